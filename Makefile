@@ -1,0 +1,34 @@
+# Every target makes .venv first; nothing is installed a second time.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.demo
+	$(BIN)/neuralclust demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.dev
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv neuralclust-demo
+
+# torch is asked for first and by its exact version: any other way fetches a build of several gigabytes.
+.venv/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q $$(grep '^torch' constraints.txt)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[cli,report]'
+	touch $@
+
+.venv/.dev: .venv/.demo
+	$(BIN)/python -m pip install -q -c constraints.txt --group dev
+	touch $@

@@ -1,0 +1,52 @@
+"""Neural clustering: scikit-learn estimators on PyTorch, and the parts they are made of.
+
+Names load when they are first used, so that ``import neuralclust`` and ``neuralclust --help`` cost nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+__version__ = version("neuralclust")
+
+if TYPE_CHECKING:
+    from neuralclust import callbacks, datasets, functional, metrics, nn, registry
+    from neuralclust.io import load
+    from neuralclust.methods.aekmeans import AEKMeans
+    from neuralclust.methods.kmeansnet import KMeansNet
+    from neuralclust.methods.tell import TELL
+
+_MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry")
+_OBJECTS = {
+    "AEKMeans": "neuralclust.methods.aekmeans",
+    "KMeansNet": "neuralclust.methods.kmeansnet",
+    "TELL": "neuralclust.methods.tell",
+    "load": "neuralclust.io",
+}
+
+__all__ = [
+    "TELL",
+    "AEKMeans",
+    "KMeansNet",
+    "callbacks",
+    "datasets",
+    "functional",
+    "load",
+    "metrics",
+    "nn",
+    "registry",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"neuralclust.{name}")
+    if name in _OBJECTS:
+        return getattr(import_module(_OBJECTS[name]), name)
+    raise AttributeError(f"module 'neuralclust' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,160 @@
+"""Progress, early stopping, logs and scores during a fit: the bridge to ``sklearn.callback`` (new in 1.9).
+
+Give any of these, or scikit-learn's ``ProgressBar``, to ``estimator.set_callbacks(...)`` before ``fit``. Each epoch
+is one task: a callback finds its row at the end of ``estimator.history_`` and, once there are clusters, a fitted
+copy of the estimator to score.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sklearn.callback import CallbackSupportMixin, ProgressBar
+
+__all__ = ["EarlyStopping", "HistoryLog", "ProgressBar", "ScoreEpochs"]
+
+
+class FitReport:
+    """Tells the estimator's callbacks what its fit is doing: a root task, a task a stage, a leaf an epoch."""
+
+    def __init__(self, estimator: CallbackSupportMixin, n_stages: int):
+        self._estimator = estimator
+        self._root = estimator._init_callback_context(max_subtasks=n_stages)
+        self._root.call_on_fit_task_begin(estimator=estimator)
+
+    @contextmanager
+    def stage(
+        self, name: str, epochs: int, fitted: Callable[[], dict[str, Any]] | None
+    ) -> Iterator[Callable[[], bool]]:
+        """Yield what to call after every epoch; it answers whether a callback asks to stop."""
+        estimator = self._estimator
+        stage = self._root.subcontext(task_name=name, max_subtasks=epochs)
+        stage.call_on_fit_task_begin(estimator=estimator)
+
+        def epoch_ended() -> bool:
+            leaf = stage.subcontext(task_name="epoch")
+            leaf.call_on_fit_task_begin(estimator=estimator)
+            return leaf.call_on_fit_task_end(estimator=estimator, reconstruction_attributes=fitted)
+
+        yield epoch_ended
+        stage.call_on_fit_task_end(estimator=estimator)
+
+    def end(self) -> None:
+        """The fit is done."""
+        self._root.call_on_fit_task_end(estimator=self._estimator)
+
+
+class _Callback:
+    """A callback that listens to the ends of epochs only."""
+
+    def setup(self, estimator: Any, context: Any) -> None: ...
+
+    def teardown(self, estimator: Any, context: Any) -> None: ...
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None: ...
+
+    def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: Any = None) -> bool | None:
+        if context.task_name == "epoch":
+            return self.on_epoch_end(estimator.history_[-1], fitted_estimator)
+        return None
+
+    def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> bool | None:
+        raise NotImplementedError
+
+
+class EarlyStopping(_Callback):
+    """End a stage when a term of the loss has stopped falling.
+
+    Parameters
+    ----------
+    patience : int, default=10
+        Epochs without an improvement to wait for.
+    min_delta : float, default=0.0
+        What counts as an improvement, in units of the term.
+    monitor : str, default="loss"
+        Name of the term in ``history_``.
+
+    Examples
+    --------
+    >>> from neuralclust import KMeansNet
+    >>> from neuralclust.callbacks import EarlyStopping
+    >>> KMeansNet(3).set_callbacks(EarlyStopping(patience=5))
+    KMeansNet(n_clusters=3)
+    """
+
+    def __init__(self, patience: int = 10, *, min_delta: float = 0.0, monitor: str = "loss"):
+        if patience < 1:
+            raise ValueError(f"patience={patience} must be at least 1 epoch.")
+        self.patience = patience
+        self.min_delta = min_delta
+        self.monitor = monitor
+
+    def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> bool:
+        if self.monitor not in row:
+            raise ValueError(f"monitor={self.monitor!r} is not in the history, which has {sorted(row)}.")
+        if row["epoch"] == 0:
+            self._best, self._since = row[self.monitor], 0
+        elif row[self.monitor] < self._best - self.min_delta:
+            self._best, self._since = row[self.monitor], 0
+        else:
+            self._since += 1
+        return self._since >= self.patience
+
+
+class HistoryLog(_Callback):
+    """Append every epoch's row to a file, one JSON object a line, as it happens.
+
+    Parameters
+    ----------
+    path : str or Path
+        File to append to; it and its folder are made if missing.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class ScoreEpochs(_Callback):
+    """Score the clusters after every few epochs, on data that the fit itself never sees the labels of.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Rows to predict.
+    y : array-like of shape (n_samples,)
+        Their classes. They stay in this object; only the scores leave it.
+    metrics : dict of str to callable
+        ``metric(y, labels) -> float``.
+    every : int, default=1
+        Epochs between two scores.
+
+    Attributes
+    ----------
+    scores_ : list of dict
+        A row an epoch scored: ``init``, ``stage``, ``epoch`` and each metric.
+    """
+
+    def __init__(
+        self, X: Any, y: Any, metrics: Mapping[str, Callable[[Any, Any], float]], *, every: int = 1
+    ):
+        self.X = X
+        self.y = y
+        self.metrics = metrics
+        self.every = every
+        self.scores_: list[dict[str, Any]] = []
+
+    def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> None:
+        if fitted_estimator is None or row["epoch"] % self.every:
+            return
+        labels = fitted_estimator.predict(self.X)
+        where = {key: row[key] for key in ("init", "stage", "epoch")}
+        self.scores_.append({**where, **{name: f(self.y, labels) for name, f in self.metrics.items()}})

@@ -1,0 +1,227 @@
+"""Whatever the user has, as a source of row batches: nothing is copied, densified or cast but one batch at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils.validation import check_array, validate_data
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+CHUNK_BYTES = 2**22  # rows looked at together when a statistic is taken over all of them
+_DIRECT = {np.dtype(t) for t in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")}
+
+
+class Source(Protocol):
+    """Rows by number. ``shape`` is that of one row: ``(features,)`` or ``(channels, height, width)``."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each tensor of row numbers ``(b,)``: itself and the rows ``(b, *shape)`` in their own dtype."""
+
+
+class ArraySource:
+    """Rows of a NumPy array or memory map, a scipy sparse matrix or a tensor."""
+
+    def __init__(self, rows: Any, shape: tuple[int, ...]):
+        self.shape = shape
+        self._sparse = sp.issparse(rows)
+        if isinstance(rows, np.ndarray) and rows.dtype in _DIRECT and rows.flags.writeable:
+            try:
+                rows = torch.from_numpy(rows)  # shares memory; gathers rows on all threads
+            except ValueError:  # negative strides or foreign byte order
+                pass
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return self._rows.shape[0]
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for index in indices:
+            yield index, self._take(index).reshape(-1, *self.shape)
+
+    def _take(self, index: Tensor) -> Tensor:
+        if isinstance(self._rows, Tensor):
+            return self._rows[index.to(self._rows.device)]
+        rows = self._rows[index.numpy()]
+        rows = rows.toarray() if self._sparse else np.asarray(rows)
+        if rows.dtype not in _DIRECT:
+            rows = rows.astype(np.float64 if rows.dtype.itemsize > 2 else np.float32)
+        return torch.from_numpy(rows if rows.dtype.isnative else rows.astype(rows.dtype.newbyteorder("=")))
+
+
+class LoaderSource:
+    """Rows of a map-style torch Dataset, fetched as the user's DataLoader would, in the order asked for."""
+
+    def __init__(self, dataset: Dataset, loader: DataLoader | None = None):
+        self._dataset = dataset
+        self._options: dict[str, Any] = {}
+        if loader is not None:
+            self._options = {"num_workers": loader.num_workers, "pin_memory": loader.pin_memory}
+            if loader.batch_size is not None or loader.batch_sampler is not None:
+                self._options["collate_fn"] = loader.collate_fn
+        (_, first), *_ = self.batches([torch.tensor([0])])
+        self.shape = _row_shape(tuple(first.shape))
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        indices = list(indices)
+        shape = getattr(self, "shape", None)
+        sampler: Any = (index.tolist() for index in indices)
+        loader = DataLoader(self._dataset, batch_sampler=sampler, **self._options)
+        for index, batch in zip(indices, loader, strict=True):
+            rows = batch[0] if isinstance(batch, (tuple, list)) else batch  # (rows, labels): labels stay out
+            if not isinstance(rows, Tensor):
+                raise TypeError(
+                    f"A Dataset must yield tensors, or tuples that begin with one, got {type(rows).__name__}. "
+                    f"Convert the rows in its __getitem__."
+                )
+            if shape is not None:
+                rows = rows.reshape(len(index), *shape)
+                if rows.is_floating_point() and not torch.isfinite(rows).all():
+                    raise ValueError(
+                        "The Dataset yields rows with NaN or infinity. Impute or drop them before clustering."
+                    )
+            yield index, rows
+
+
+def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
+    """Validate ``X`` for an estimator and wrap it.
+
+    Sets the estimator's ``n_features_in_`` and ``feature_names_in_`` when ``reset``, and compares with them
+    otherwise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For anything that is not a finite numeric table or stack of images of the fitted shape.
+    """
+    if isinstance(X, DataLoader):
+        dataset, loader = X.dataset, X
+    elif isinstance(X, Dataset):
+        dataset, loader = X, None
+    else:
+        return _array_source(estimator, X, reset)
+    if isinstance(dataset, IterableDataset):
+        raise TypeError(
+            f"{type(dataset).__name__} is an IterableDataset, which has no rows by number. Wrap the data in a "
+            f"map-style Dataset with __len__ and __getitem__, or pass its batches to partial_fit one by one."
+        )
+    if len(dataset) == 0:  # type: ignore[arg-type]
+        raise ValueError("The Dataset has 0 rows; at least 1 is needed.")
+    if isinstance(dataset, TensorDataset) and (loader is None or loader.num_workers == 0):
+        return _array_source(estimator, dataset.tensors[0], reset)
+    source = LoaderSource(dataset, loader)
+    _check_shape(estimator, source.shape, reset)
+    return source
+
+
+def _array_source(estimator: Any, X: Any, reset: bool) -> ArraySource:
+    if isinstance(X, Tensor):
+        X = _checked_tensor(estimator, X)
+    elif getattr(X, "ndim", 2) > 2 and not sp.issparse(X):
+        X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
+    else:
+        _refuse_labels(X)
+        X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=reset)
+    shape = _row_shape(tuple(X.shape))
+    if X.ndim > 2 or isinstance(X, Tensor):
+        _check_shape(estimator, shape, reset)
+    elif not reset:
+        _compare_shapes(estimator, shape)
+    return ArraySource(X, shape)
+
+
+def _refuse_labels(X: Any) -> None:
+    """A 1-D array of few integers is a label vector in the wrong place: say so."""
+    if getattr(X, "ndim", None) != 1 or not hasattr(X, "dtype"):
+        return
+    values = np.asarray(X)
+    if values.dtype.kind in "iub":
+        raise ValueError(
+            f"Expected 2D array, got 1D array instead: {len(values)} integers with {len(np.unique(values))} "
+            f"distinct values, which looks like labels passed as X. Pass the data (n_samples, n_features); "
+            f"labels are never needed. Reshape your data with array.reshape(-1, 1) if it has a single feature."
+        )
+
+
+def _checked_tensor(estimator: Any, X: Tensor) -> Tensor:
+    X = X.detach()
+    name = type(estimator).__name__
+    if X.ndim < 2:
+        raise ValueError(
+            f"Expected 2D array, got a {X.ndim}-D tensor instead. {name} needs (n_samples, n_features), "
+            f"(n, height, width) or (n, channels, height, width). Reshape your data."
+        )
+    if X.is_complex() or X.is_sparse or X.is_quantized:
+        raise ValueError(f"Complex data not supported, nor sparse or quantised tensors: got {X.dtype}.")
+    if X.shape[0] == 0 or math.prod(X.shape[1:]) == 0:
+        raise ValueError(
+            f"Found tensor with shape={tuple(X.shape)} while a minimum of 1 row and 1 feature is required by {name}."
+        )
+    rows = max(1, CHUNK_BYTES // max(1, X[0].numel() * X.element_size()))
+    if X.is_floating_point() and not all(torch.isfinite(part).all() for part in X.split(rows)):
+        raise ValueError(f"Input X contains NaN or infinity. {name} does not accept them: impute or drop.")
+    return X
+
+
+def _row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(n, f) -> (f,); (n, h, w) -> (1, h, w); (n, c, h, w) -> (c, h, w)."""
+    if len(shape) > 4:
+        raise ValueError(
+            f"X has shape {shape}; tables (n, features) and images (n, height, width) or (n, channels, height, "
+            f"width) are accepted. Flatten the rows with X.reshape(len(X), -1)."
+        )
+    return (1, *shape[1:]) if len(shape) == 3 else tuple(shape[1:])
+
+
+def _check_shape(estimator: Any, shape: tuple[int, ...], reset: bool) -> None:
+    """What validate_data does for tables, for images and tensors."""
+    if reset:
+        estimator.n_features_in_ = math.prod(shape)
+        vars(estimator).pop("feature_names_in_", None)
+    elif len(shape) == 1 and shape[0] != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {shape[0]} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input."
+        )
+    else:
+        _compare_shapes(estimator, shape)
+
+
+def _compare_shapes(estimator: Any, shape: tuple[int, ...]) -> None:
+    fitted = estimator.module_.shape
+    if shape != fitted:
+        raise ValueError(
+            f"X has rows of shape {shape}, but {type(estimator).__name__} was fitted on rows of shape {fitted}. "
+            f"Reshape X to (n, {', '.join(map(str, fitted))})."
+        )
+
+
+def consecutive(n: int, size: int) -> list[Tensor]:
+    """Row numbers 0 .. n-1 in order, ``size`` at a time."""
+    return list(torch.arange(n).split(size))
+
+
+def value_range(source: Source) -> tuple[float, float]:
+    """Smallest and largest entry, in float64."""
+    size = max(1, CHUNK_BYTES // (8 * math.prod(source.shape)))
+    low, high = math.inf, -math.inf
+    for _, rows in source.batches(consecutive(len(source), size)):
+        least, most = torch.aminmax(rows)
+        low, high = min(low, float(least)), max(high, float(most))
+    if not math.isfinite(high - low):
+        raise ValueError(
+            f"The values of X span {low:.3g} .. {high:.3g}, more than float64 can subtract. Rescale X."
+        )
+    return low, high

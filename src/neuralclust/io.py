@@ -1,0 +1,236 @@
+"""Save and load fitted estimators: a folder with ``config.json`` and ``model.safetensors``, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from neuralclust import __version__
+from neuralclust.registry import METHODS, resolve
+
+FORMAT = 1
+CONFIG, TENSORS = "config.json", "model.safetensors"
+_CUSTOM = {"custom": True}
+
+
+def save(estimator: Any, path: str | os.PathLike[str]) -> None:
+    """Write a fitted estimator to a folder.
+
+    The folder appears whole or not at all: it is written beside its place and then moved there.
+
+    Parameters
+    ----------
+    estimator : NeuralClusterer
+        A fitted estimator of this library.
+    path : str or Path
+        Folder to write. An earlier model there is replaced; any other folder or file is left alone.
+
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    FileExistsError
+        If ``path`` exists and is not a model folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import neuralclust
+    >>> from neuralclust.datasets import make_sphere_clusters
+    >>> X, y = make_sphere_clusters(60, 3, 8, noise=0.1, random_state=0)
+    >>> model = neuralclust.AEKMeans(3, encoder=None, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model")
+    ...     again = neuralclust.load(f"{folder}/model")
+    >>> bool((again.predict(X) == model.labels_).all())
+    True
+    """
+    check_is_fitted(estimator)
+    path = Path(path)
+    if path.exists() and not (path / CONFIG).is_file():
+        raise FileExistsError(f"{path} exists and is not a model folder. Give a new path, or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:8]
+    new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")
+    try:
+        new.mkdir()
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in estimator.module_.state_dict().items()
+        }
+        tensors["labels_"] = torch.from_numpy(np.ascontiguousarray(estimator.labels_))
+        save_file(tensors, new / TENSORS)
+        config = _describe(estimator)
+        config["sha256"] = _digest(new / TENSORS)
+        (new / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    encoder: nn.Module | None = None,
+) -> Any:
+    """Read a fitted estimator from a folder that ``save`` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+    device : str or torch.device, optional
+        Where to put the model; by default the ``device`` it was made with.
+    encoder : nn.Module, optional
+        The network, if the estimator was made with one of the user's own: code is never read from the folder.
+
+    Returns
+    -------
+    NeuralClusterer
+        Fitted; it predicts what the saved one did.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model.
+    ValueError
+        If the files are damaged, do not fit together, come from a newer version, or name an unknown method.
+    """
+    path = Path(path)
+    for name in (CONFIG, TENSORS):
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"{path} has no {name}: it is not a model that neuralclust saved.")
+    config = _read_config(path / CONFIG)
+    if _digest(path / TENSORS) != config["sha256"]:
+        raise ValueError(
+            f"{path / TENSORS} is damaged: its checksum is not the one in {CONFIG}. Restore both from a copy."
+        )
+    params = dict(config["params"])
+    if params.get("encoder") == _CUSTOM:
+        if encoder is None:
+            raise ValueError(
+                f"{path} was made with a network of your own. Pass it: load(path, encoder=your_module)."
+            )
+        params["encoder"] = encoder
+    if isinstance(params.get("init"), list):
+        params["init"] = np.asarray(params["init"], dtype=np.float32)
+    if device is not None:
+        params["device"] = device
+    try:
+        estimator = resolve(config["class"])(**params)
+        estimator._validate_params()
+        return _restore(estimator, path, config)
+    except (TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if encoder is not None:
+            raise ValueError(f"{path} does not fit the encoder given: {error}") from error
+        raise ValueError(f"{path} does not hold a model that can be read: {error}") from error
+
+
+def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
+    from neuralclust.runtime import resolve_device
+
+    shape = tuple(int(size) for size in config["shape"])
+    tensors = load_file(path / TENSORS)
+    labels = tensors.pop("labels_").numpy()
+    if isinstance(estimator.encoder, nn.Module):
+        module = estimator._build(shape)
+    else:
+        with torch.device("meta"):  # shapes only: a hostile size cannot fill the memory before it is compared
+            module = estimator._build(shape)
+    expected = {name: (tuple(v.shape), v.dtype) for name, v in module.state_dict().items()}
+    found = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}
+    if expected != found:
+        differs = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        raise ValueError(f"its tensors are not those of its parameters, first {differs[0]!r}")
+    if not isinstance(estimator.encoder, nn.Module):
+        module = module.to_empty(device="cpu")
+    module.load_state_dict(tensors)
+    estimator.module_ = module.to(resolve_device(estimator.device)).eval()
+    estimator.labels_ = labels
+    estimator.history_ = [dict(row) for row in config["history"]]
+    estimator.loss_ = float(config["loss"])
+    estimator.n_iter_ = int(config["n_iter"])
+    estimator.n_features_in_ = int(config["n_features_in"])
+    if config["feature_names_in"] is not None:
+        estimator.feature_names_in_ = np.asarray(config["feature_names_in"], dtype=object)
+    return estimator
+
+
+def _describe(estimator: Any) -> dict[str, Any]:
+    names = getattr(estimator, "feature_names_in_", None)
+    return {
+        "format": FORMAT,
+        "neuralclust": __version__,
+        "class": type(estimator).__name__,
+        "params": {name: _plain(value) for name, value in estimator.get_params(deep=False).items()},
+        "shape": list(estimator.module_.shape),
+        "n_features_in": estimator.n_features_in_,
+        "feature_names_in": None if names is None else [str(name) for name in names],
+        "n_iter": estimator.n_iter_,
+        "loss": estimator.loss_,
+        "history": estimator.history_,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as JSON. A random state cannot be kept: it has moved on since."""
+    if isinstance(value, nn.Module):
+        return _CUSTOM
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, (np.ndarray, list, tuple)):
+        return [_plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: it is not JSON ({error}). Restore it from a copy.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise ValueError(f"{file} is not the description of a neuralclust model.")
+    if config["format"] > FORMAT:
+        raise ValueError(
+            f"{file} has format {config['format']}, written by neuralclust {config.get('neuralclust')}; this version "
+            f"({__version__}) reads up to {FORMAT}. Upgrade neuralclust."
+        )
+    keys = {"class", "params", "shape", "n_features_in", "feature_names_in", "n_iter", "loss", "history", "sha256"}
+    if missing := sorted(keys - config.keys()):
+        raise ValueError(f"{file} is damaged: it lacks {missing}. Restore it from a copy.")
+    if config["class"] not in METHODS:
+        raise ValueError(
+            f"{file} names the class {config['class']!r}, which is not a method of this library: {sorted(METHODS)}."
+        )
+    if not isinstance(config["params"], dict):
+        raise ValueError(f"{file} is damaged: 'params' is not an object. Restore it from a copy.")
+    return config
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,259 @@
+"""k-meansNet: the k-means objective written as a linear layer with softmax.
+
+``|z - c_j|^2 = 1 - (W_j.z + b_j) / alpha`` for unit-length codes, ``W_j = 2 alpha c_j``, ``b_j = -alpha |c_j|^2``. The
+paper trains W and b freely; that has no lower bound, so the default keeps them in the set that k-means allows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Real
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from neuralclust.base import NeuralClusterer, mlp_or_features, trainable
+from neuralclust.functional import reconstruction_loss
+from neuralclust.nn import Autoencoder, ClusterModule, KMeansNetLayer, PoolConvAutoencoder
+from neuralclust.training import LEARNING_RATES, Terms, Update, make_optimizer
+
+
+class KMeansNet(NeuralClusterer):
+    """k-meansNet: an autoencoder with k-means as its last layer.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters.
+    encoder : {"mlp", "conv"}, nn.Module or None, default="mlp"
+        Fully connected net, the paper's convolutional net (images only), the user's own encoder (a decoder is
+        added) or :class:`~neuralclust.nn.Autoencoder` (a copy is trained), or the features as they are.
+    embed_dim : int, default=10
+        Length of a code. A user's own encoder brings its own.
+    hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
+        Hidden layers of the fully connected encoder, mirrored in the decoder.
+    n_init : int, default=1
+        Runs with different seeds; the one with the smallest loss is kept.
+    init : {"k-means", "k-means++", "random"} or ndarray, default=None
+        First centres: from the codes by k-means, by its seeding or as random rows, or given. None: "k-means"
+        (repaired), "k-means++" (paper).
+    max_epochs : int, default=None
+        Epochs of joint training. None: 50 (repaired), 3000 (paper).
+    pretrain_epochs : int, default=None
+        Epochs of the autoencoder alone before. None: 100.
+    batch_size : int, default=None
+        Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
+    lr : float, default=None
+        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0).
+    optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
+        Optimiser of everything. None: "adam" (repaired), "adadelta" (paper).
+    tol : float, default=1e-3
+        Training ends when ten epochs together improve the loss by less than this share; 0 never.
+    variant : {"repaired", "paper"}, default="repaired"
+        The form that works, or the published one, which diverges. See Notes.
+    end_to_end : bool, default=True
+        Train the encoder with the clustering loss, or only the cluster layer on the codes of a pretrained one.
+    assignment : {"hard", "soft"}, default=None
+        Indicator in the loss. None: "hard" (repaired), "soft" (paper).
+    coupled : bool, default=False
+        Tie ``b`` to ``W`` instead of training it. Soft and coupled needs ``alpha`` of at least about 5.
+    clustering_weight : float, default=None
+        Weight of the clustering loss of a row beside the mean squared error of a pixel. None: 0.02 (repaired),
+        1e-3 (paper, which names none).
+    alpha : float, default=None
+        Inverse temperature of the softmax. None: 5 (repaired), 1e-3 (paper). With hard assignment it only sets
+        how peaked ``predict_proba`` is.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" takes a GPU if there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the autoencoder while training. Codes, centres and inference are float32.
+    random_state : int, RandomState or None, default=None
+        Seed. The global random states are never touched.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of every training row, as ``predict`` gives it: the largest output of the cluster layer.
+    cluster_centers_ : ndarray of shape (n_clusters, embed_dim)
+        ``W / (2 alpha)``.
+    history_ : list of dict
+        A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` and, in joint training, ``clu`` (Eq. 7 per
+        row: the squared distance to the centre, minus 1).
+    loss_ : float
+        Loss of the training rows under the final model.
+    n_iter_ : int
+        Epochs of the last stage.
+    n_features_in_ : int
+        Features of a row.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, if ``X`` was a data frame.
+    module_ : neuralclust.nn.ClusterModule
+        The network.
+
+    Notes
+    -----
+    ``variant="paper"`` trains W and b without constraint ("decoupled"), soft assignment at ``alpha = 1e-3`` and
+    Adadelta. Adding a constant to every bias then lowers the loss without changing an assignment, and the longest
+    weight of a cluster feeds on itself: the loss falls without end, centres leave the unit ball and clusters die; a
+    ``ConvergenceWarning`` says so. The paper's argument for decoupling has the bound inverted: coupled, the loss is a
+    squared distance and cannot fall below -1. ``variant="repaired"`` projects after every step onto the set that the
+    paper itself writes down (``|W_j| <= 2 alpha``, Eq. 10) with ``-alpha <= b_j <= 0``, and takes the hard indicator,
+    since at the paper's ``alpha`` the softmax is uniform to within 0.4 %.
+
+    References
+    ----------
+    X. Peng, J. T. Zhou, H. Zhu: "k-meansNet: When k-means Meets Differentiable Programming", 2018. Eq. 5-10.
+
+    Examples
+    --------
+    >>> from neuralclust import KMeansNet
+    >>> from neuralclust.datasets import make_sphere_clusters
+    >>> X, y = make_sphere_clusters(200, 3, 16, noise=0.1, random_state=0)
+    >>> model = KMeansNet(3, hidden_layer_sizes=(32,), max_epochs=5, pretrain_epochs=5, random_state=0).fit(X)
+    >>> model.predict_proba(X[:2]).shape
+    (2, 3)
+    """
+
+    _recipes: ClassVar[dict[str, dict[str, Any]]] = {
+        "repaired": {
+            "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None, "optimizer": "adam",
+            "assignment": "hard", "clustering_weight": 0.02, "alpha": 5.0, "dropout": 0.0,
+            "code_activation": "linear", "normalize": True,
+        },
+        "paper": {
+            "init": "k-means++", "max_epochs": 3000, "pretrain_epochs": 100, "batch_size": 256,
+            "optimizer": "adadelta", "assignment": "soft", "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
+            "code_activation": "sigmoid", "normalize": True,
+        },
+    }  # fmt: skip
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **NeuralClusterer._parameter_constraints,
+        "end_to_end": ["boolean"],
+        "assignment": [StrOptions({"hard", "soft"}), None],
+        "coupled": ["boolean"],
+        "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
+        "alpha": [Interval(Real, 0, None, closed="neither"), None],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        encoder: str | nn.Module | None = "mlp",
+        embed_dim: int = 10,
+        hidden_layer_sizes: Any = (500, 500, 2000),
+        n_init: int = 1,
+        init: str | np.ndarray | None = None,
+        max_epochs: int | None = None,
+        pretrain_epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        optimizer: str | None = None,
+        tol: float = 1e-3,
+        variant: str = "repaired",
+        end_to_end: bool = True,
+        assignment: str | None = None,
+        coupled: bool = False,
+        clustering_weight: float | None = None,
+        alpha: float | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        random_state: Any = None,
+    ):
+        self.n_clusters = n_clusters
+        self.encoder = encoder
+        self.embed_dim = embed_dim
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_init = n_init
+        self.init = init
+        self.max_epochs = max_epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.tol = tol
+        self.variant = variant
+        self.end_to_end = end_to_end
+        self.assignment = assignment
+        self.coupled = coupled
+        self.clustering_weight = clustering_weight
+        self.alpha = alpha
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+
+    def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
+        activation = recipe.code_activation
+        if self.encoder == "conv":
+            return PoolConvAutoencoder(shape, self.embed_dim, code_activation=activation)
+        return mlp_or_features(
+            self.encoder,
+            shape,
+            self.embed_dim,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            dropout=recipe.dropout,
+            code_activation=activation,
+        )
+
+    def _head(self, embed_dim: int, recipe: SimpleNamespace) -> KMeansNetLayer:
+        return KMeansNetLayer(
+            embed_dim,
+            self.n_clusters,
+            alpha=recipe.alpha,
+            assignment=recipe.assignment,
+            coupled=self.coupled,
+        )
+
+    def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        z = module.encode(x)
+        rec = reconstruction_loss(x, module.decode(z))
+        clu = module.head.loss(z)
+        return {"loss": rec + self._value("clustering_weight") * clu, "rec": rec, "clu": clu}
+
+    def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        with torch.no_grad():
+            z = module.encode(x)
+        clu = module.head.loss(z)
+        return {"loss": clu, "clu": clu}
+
+    def _layer_optimizer(self, module: ClusterModule, recipe: SimpleNamespace) -> torch.optim.Optimizer:
+        """Of W and b. The repaired variant counts steps in units of the centres: ``alpha`` cancels from training."""
+        params = list(module.head.parameters())
+        if self.variant == "paper":
+            return make_optimizer(recipe.optimizer, params, recipe.lr)
+        lr = LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
+        optimizer = make_optimizer(recipe.optimizer, params, lr * 2 * recipe.alpha)
+        optimizer.register_step_post_hook(lambda *_: module.head.project_())
+        return optimizer
+
+    def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
+        layer = self._layer_optimizer(module, recipe)
+        weights = trainable(module.autoencoder)
+        if not self.end_to_end or not weights:
+            return [Update(self._centers_only, layer)]
+        return [Update(self._loss, make_optimizer(recipe.optimizer, weights, recipe.lr), layer)]
+
+    def _online_updates(self, module: ClusterModule, recipe: SimpleNamespace) -> tuple[Update, Update | None]:
+        weights = trainable(module.autoencoder)
+        network = make_optimizer(recipe.optimizer, weights, recipe.lr) if weights else None
+        return (
+            Update(self._centers_only, self._layer_optimizer(module, recipe)),
+            Update(self._loss, network) if network else None,
+        )
+
+    def _check_clusters(self) -> None:
+        super()._check_clusters()
+        longest = float(np.linalg.norm(self.cluster_centers_, axis=1).max())
+        if longest > 1.01:  # float32 and the paper's own bound, |W_j| <= 2 alpha
+            warnings.warn(
+                f"k-meansNet diverged: the longest centre has length {longest:.3g}, where unit-length codes allow "
+                f"at most 1. The published loss has no lower bound; use variant='repaired'.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )

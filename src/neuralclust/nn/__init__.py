@@ -1,0 +1,23 @@
+"""Neural parts of the methods as plain ``torch.nn`` modules."""
+
+from neuralclust.nn.autoencoders import (
+    Autoencoder,
+    ConvAutoencoder,
+    Features,
+    MLPAutoencoder,
+    PoolConvAutoencoder,
+)
+from neuralclust.nn.heads import CentroidLayer, KMeansNetLayer, TELLLayer
+from neuralclust.nn.module import ClusterModule
+
+__all__ = [
+    "Autoencoder",
+    "CentroidLayer",
+    "ClusterModule",
+    "ConvAutoencoder",
+    "Features",
+    "KMeansNetLayer",
+    "MLPAutoencoder",
+    "PoolConvAutoencoder",
+    "TELLLayer",
+]

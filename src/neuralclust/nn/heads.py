@@ -1,0 +1,281 @@
+"""Cluster layers: k-means as a neural layer, in the forms of k-meansNet and of TELL, and plain centroids.
+
+Each maps codes ``z`` (b, p) to soft assignments ``q`` (b, k) and plugs into any network: call ``layer.loss(z)``
+in a training loop, ``layer(z)`` or ``layer.predict(z)`` afterwards.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralclust.functional.assignment import hard_assignment
+from neuralclust.functional.distance import squared_euclidean
+
+
+class CentroidLayer(nn.Module):
+    """Nearest-centroid assignment with running means: what k-means leaves behind when it is done.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Length of a code.
+    n_clusters : int
+        Number of centres.
+
+    Attributes
+    ----------
+    centers : Tensor of shape (n_clusters, embed_dim)
+        Cluster centres.
+    counts : Tensor of shape (n_clusters,)
+        Rows that each centre is the mean of.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.nn import CentroidLayer
+    >>> layer = CentroidLayer(2, 2).init_(torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
+    >>> layer.predict(torch.tensor([[1.0, 0.0], [3.0, 1.0]]))
+    tensor([0, 1])
+    """
+
+    def __init__(self, embed_dim: int, n_clusters: int):
+        super().__init__()
+        self.register_buffer("centers", torch.zeros(n_clusters, embed_dim))
+        self.register_buffer("counts", torch.zeros(n_clusters))
+
+    @torch.no_grad()
+    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> CentroidLayer:
+        """Take these centres (for some ``rows``, or all), each the mean of no rows yet."""
+        self.centers[rows] = centers
+        self.counts[rows] = 0.0
+        return self
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Soft assignment: Student's t kernel of the distances, ``1 / (1 + d^2 / s)``, normalised over clusters.
+
+        ``s`` is the mean squared distance between different centres, so the kernel has the data's own scale.
+        """
+        between = squared_euclidean(self.centers, self.centers)
+        k = len(between)
+        scale = between.sum() / max(k * (k - 1), 1)
+        q = 1.0 / (1.0 + squared_euclidean(z, self.centers) / scale.clamp_min(torch.finfo(z.dtype).tiny))
+        return q / q.sum(dim=1, keepdim=True)
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Index of the nearest centre ``(b,)``."""
+        return squared_euclidean(z, self.centers).argmin(dim=1)
+
+    def loss(self, z: Tensor) -> Tensor:
+        """Mean squared distance to the nearest centre: inertia per row."""
+        return squared_euclidean(z, self.centers).min(dim=1).values.mean()
+
+    @torch.no_grad()
+    def count_(self, z: Tensor) -> None:
+        """Add these rows to the counts of their clusters, and leave the centres where they are."""
+        self.counts += torch.bincount(self.predict(z), minlength=len(self.counts))
+
+    @torch.no_grad()
+    def update_(self, z: Tensor) -> None:
+        """Move every centre to the mean of all rows it has won so far, this batch included.
+
+        The closed form of the row-by-row rule ``c += (z - c) / count`` over one batch.
+        """
+        one_hot = hard_assignment(-squared_euclidean(z, self.centers))  # (b, k)
+        won = one_hot.sum(dim=0)
+        total = self.counts + won
+        mean = (self.counts[:, None] * self.centers + one_hot.T @ z) / total.clamp_min(1)[:, None]
+        self.centers.copy_(torch.where(won[:, None] > 0, mean, self.centers))
+        self.counts.copy_(total)
+
+
+class KMeansNetLayer(nn.Module):
+    """k-means as a linear layer with softmax: the cluster layer of k-meansNet.
+
+    ``-alpha |z - c_j|^2 = W_j.z + b_j - alpha`` for ``|z| = 1``, with ``W_j = 2 alpha c_j`` and
+    ``b_j = -alpha |c_j|^2`` (Eq. 6); the soft assignment is the softmax of ``W z + b`` (Eq. 8) and the loss its
+    expectation of ``-(W_j.z + b_j) / alpha`` (Eq. 7), which is ``|z - c_j|^2 - 1``.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Length of a code.
+    n_clusters : int
+        Number of clusters.
+    alpha : float, default=5.0
+        Inverse temperature of the softmax (the paper tunes it within 1e-5 .. 5). With hard assignment it cancels
+        from the loss and only sets how peaked the probabilities are.
+    assignment : {"hard", "soft"}, default="hard"
+        Indicator in the loss: the largest entry without gradient, or the softmax itself.
+    coupled : bool, default=False
+        Keep ``b_j = -|W_j|^2 / (4 alpha)`` instead of training ``b`` on its own. Soft and coupled needs
+        ``alpha`` of at least about 5: below, every centre moves to the mean of the data.
+
+    Notes
+    -----
+    Trained freely, as the paper prescribes, the decoupled loss has no lower bound: adding c to every bias leaves
+    the assignments alone and lowers the loss by c / alpha. Call :meth:`project_` after every optimiser step to
+    keep ``|W_j| <= 2 alpha`` (the constraint the paper writes down in Eq. 10) and ``-alpha <= b_j <= 0``; the
+    loss then stays within [-2, 3].
+
+    References
+    ----------
+    "k-meansNet: When k-means Meets Differentiable Programming", Eq. 5-10.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.nn import KMeansNetLayer
+    >>> layer = KMeansNetLayer(2, 2).init_(torch.eye(2))
+    >>> layer(torch.tensor([[1.0, 0.0]])).argmax(dim=1)
+    tensor([0])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_clusters: int,
+        *,
+        alpha: float = 5.0,
+        assignment: str = "hard",
+        coupled: bool = False,
+    ):
+        super().__init__()
+        self.alpha = alpha
+        self.assignment = assignment
+        self.coupled = coupled
+        self.weight = nn.Parameter(torch.empty(n_clusters, embed_dim))
+        self.free_bias = None if coupled else nn.Parameter(torch.empty(n_clusters))
+        self.init_(F.normalize(torch.randn(n_clusters, embed_dim), dim=1))
+
+    @torch.no_grad()
+    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> KMeansNetLayer:
+        """Set ``W`` and ``b`` (some ``rows``, or all) from cluster centres ``(k, p)`` (Eq. 6)."""
+        self.weight[rows] = 2 * self.alpha * centers
+        if self.free_bias is not None:
+            self.free_bias[rows] = -self.alpha * centers.square().sum(dim=1)
+        return self
+
+    @property
+    def centers(self) -> Tensor:
+        """Cluster centres ``W / (2 alpha)``, ``(k, p)``."""
+        return self.weight / (2 * self.alpha)
+
+    @property
+    def bias(self) -> Tensor:
+        """``b`` ``(k,)``; computed from ``W`` when coupled."""
+        if self.free_bias is None:
+            return -self.weight.square().sum(dim=1) / (4 * self.alpha)
+        return self.free_bias
+
+    def logits(self, z: Tensor) -> Tensor:
+        """``W z + b`` of the unit-norm codes, ``(b, k)``."""
+        return F.linear(F.normalize(z, dim=1), self.weight, self.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Soft assignment ``(b, k)``, Eq. 8."""
+        return self.logits(z).softmax(dim=1)
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Largest output ``(b,)``, as in the paper's Fig. 1."""
+        return self.logits(z).argmax(dim=1)
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Index of the nearest recovered centre ``(b,)``: the same as :meth:`predict` while ``b`` is coupled."""
+        return squared_euclidean(F.normalize(z, dim=1), self.centers).argmin(dim=1)
+
+    def loss(self, z: Tensor) -> Tensor:
+        """Eq. 7, as a mean over the rows instead of a sum."""
+        s = self.logits(z)
+        indicator = hard_assignment(s) if self.assignment == "hard" else s.softmax(dim=1)
+        return (indicator * (-s / self.alpha)).sum(dim=1).mean()
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Back to ``|W_j| <= 2 alpha``, ``-alpha <= b_j <= 0``."""
+        self.weight.copy_(self.weight.renorm(2, 0, 2 * self.alpha))
+        if self.free_bias is not None:
+            self.free_bias.clamp_(-self.alpha, 0.0)
+
+
+class TELLLayer(nn.Module):
+    """The cluster layer of TELL: unit-length centres as the weights of a linear layer without bias.
+
+    With ``|z| = |c_j| = 1`` the bias is the same constant for every cluster and drops out;
+    ``|z - c_j|^2 = 2 - 2 cos(z, c_j)``.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Length of a code.
+    n_clusters : int
+        Number of clusters.
+    alpha : float, default=0.5
+        Scale of the stored weight, ``W_j = 2 alpha c_j``. It changes nothing but the size of gradients; the
+        authors' code has 1e-3, the paper 1.
+    temperature : float, default=0.1
+        ``tau`` of the attention (Eq. 7), in units of the cosine. Training uses the limit 0, as the paper does.
+
+    References
+    ----------
+    "XAI Beyond Classification: Interpretable Neural Clustering", Eq. 5-8, 12, 13 and Section 2.2.3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.nn import TELLLayer
+    >>> layer = TELLLayer(2, 2).init_(torch.eye(2))
+    >>> layer.predict(torch.tensor([[3.0, 1.0], [0.0, 2.0]]))
+    tensor([0, 1])
+    """
+
+    def __init__(self, embed_dim: int, n_clusters: int, *, alpha: float = 0.5, temperature: float = 0.1):
+        super().__init__()
+        self.alpha = alpha
+        self.temperature = temperature
+        self.weight = nn.Parameter(torch.empty(n_clusters, embed_dim))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.init_(self.weight)
+
+    @torch.no_grad()
+    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> TELLLayer:
+        """Take the directions of these centres ``(k, p)``, for some ``rows`` or all."""
+        self.weight[rows] = 2 * self.alpha * F.normalize(centers, dim=1)
+        return self
+
+    @property
+    def centers(self) -> Tensor:
+        """Unit-length cluster centres ``W / (2 alpha)``, ``(k, p)``."""
+        return self.weight / (2 * self.alpha)
+
+    def cosine(self, z: Tensor) -> Tensor:
+        """Cosine of every code with every centre, ``(b, k)``."""
+        return F.linear(F.normalize(z, dim=1), self.centers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Attention over the clusters ``(b, k)``, Eq. 7 with squared distances ``2 - 2 cos``."""
+        return (2 * self.cosine(z) / self.temperature).softmax(dim=1)
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Index of the nearest centre ``(b,)``."""
+        return self.cosine(z).argmax(dim=1)
+
+    def loss(self, z: Tensor) -> Tensor:
+        """Mean squared distance to the nearest centre, ``2 - 2 cos``: Eq. 13 per row, with tau at 0."""
+        return (2 - 2 * self.cosine(z).max(dim=1).values).mean()
+
+    @torch.no_grad()
+    def normalize_(self) -> None:
+        """Back to unit length, after an optimiser step (Section 2.2.3)."""
+        self.init_(self.weight)
+
+    @torch.no_grad()
+    def normalize_gradient_(self, fraction: float = 0.1) -> None:
+        """Scale each row of the gradient to ``fraction`` of its centre's length (Section 2.2.3).
+
+        The row of a cluster that won nothing has no direction and stays zero.
+        """
+        if self.weight.grad is not None:
+            length = fraction * 2 * self.alpha
+            self.weight.grad.copy_(length * F.normalize(self.weight.grad, dim=1, eps=1e-30))

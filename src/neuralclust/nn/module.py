@@ -1,0 +1,88 @@
+"""The module that every estimator has: scaling, autoencoder and cluster layer in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from neuralclust.nn.autoencoders import Autoencoder
+
+
+class ClusterModule(nn.Module):
+    """What a fitted estimator keeps as ``module_``: everything from raw rows to assignments.
+
+    All state is parameters and buffers, so saving, moving and exporting need no special case.
+
+    Parameters
+    ----------
+    autoencoder : Autoencoder
+        Maps scaled rows to codes and back.
+    head : nn.Module
+        Cluster layer: maps codes to soft assignments, has ``predict``, ``loss`` and ``centers``.
+    shape : tuple of int
+        Shape of one row.
+
+    Attributes
+    ----------
+    shift, scale : Tensor of shape ()
+        ``prepare`` maps x to ``(x - shift) * scale``; float64, so that an offset far from zero costs no digits.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, head: nn.Module, shape: tuple[int, ...]):
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.head = head
+        self.shape = tuple(shape)
+        self.register_buffer("shift", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+
+    def set_range_(self, low: float, high: float) -> None:
+        """Scale so that ``low`` becomes 0 and ``high`` 1 (a constant data set is only shifted)."""
+        self.shift.fill_(low)
+        spread = high - low
+        self.scale.fill_(1.0 / spread if spread > _SMALLEST else 1.0)
+
+    @contextmanager
+    def computing_in(self, precision: torch.dtype) -> Iterator[None]:
+        """Run the autoencoder in this precision for the length of the block."""
+        outer, self.autoencoder.precision = self.autoencoder.precision, precision
+        try:
+            yield
+        finally:
+            self.autoencoder.precision = outer
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Raw rows of any numeric dtype to scaled float32 rows ``(b, *shape)``."""
+        x = x.to(torch.float64 if x.dtype in _WIDE else torch.float32)
+        return ((x - self.shift) * self.scale).float()
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Scaled rows back to the data's own units: the inverse of :meth:`prepare`."""
+        return x / self.scale + self.shift
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes ``(b, p)`` of scaled rows."""
+        return self.autoencoder.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled rows of codes ``(b, p)``."""
+        return self.autoencoder.decode(z)
+
+    def assign(self, x: Tensor) -> Tensor:
+        """Soft assignments ``(b, k)`` of scaled rows; each row sums to 1."""
+        return self.head(self.encode(x))
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Cluster index ``(b,)`` of scaled rows."""
+        return self.head.predict(self.encode(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Soft assignments ``(b, k)`` of raw rows."""
+        return self.assign(self.prepare(x))
+
+
+_WIDE = (torch.float64, torch.int32, torch.int64)  # float32 cannot hold their values exactly
+_SMALLEST = 1e-37  # the inverse of a smaller spread is not a float32

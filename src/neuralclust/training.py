@@ -1,0 +1,222 @@
+"""The training loop and the loop over rows for inference: the only ones in the library."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from neuralclust.data import Source, consecutive
+from neuralclust.nn import ClusterModule
+
+Terms = dict[str, Tensor]
+Loss = Callable[[ClusterModule, Tensor, Tensor], Terms]
+
+# Learning rate when the user names none: torch's own default, save where that is of no use here.
+LEARNING_RATES = {"adam": 1e-3, "adadelta": 1.0, "adagrad": 1e-2, "rmsprop": 1e-3, "sgd": 1e-2}
+_WINDOW = 10  # epochs that must together improve the loss by less than tol before a stage ends
+
+
+def make_optimizer(name: str, params: Any, lr: float | None = None) -> torch.optim.Optimizer:
+    """An optimiser by name; ``lr=None`` takes the usual rate of that optimiser.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.training import make_optimizer
+    >>> type(make_optimizer("adadelta", [torch.zeros(1, requires_grad=True)])).__name__
+    'Adadelta'
+    """
+    lr = LEARNING_RATES[name] if lr is None else lr
+    if name == "adam":
+        return torch.optim.Adam(params, lr, fused=True)
+    if name == "sgd":
+        return torch.optim.SGD(params, lr, momentum=0.9, fused=True)
+    if name == "adagrad":
+        return torch.optim.Adagrad(params, lr)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(params, lr)
+    return torch.optim.Adadelta(params, lr)
+
+
+class Update:
+    """"This loss moves these parameters": a loss and the optimisers whose parameters learn from it.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(module, x, index) -> {"loss": scalar, ...}`` with scaled rows ``x`` (b, *shape) and their numbers
+        ``index`` (b,). The dict becomes the epoch's row of ``history_``.
+    *optimizers : torch.optim.Optimizer
+        Each steps once; what must happen around a step (a projection, say) is a hook on its optimiser.
+    """
+
+    def __init__(self, loss: Loss, *optimizers: torch.optim.Optimizer):
+        self.loss = loss
+        self.optimizers = optimizers
+        self.params = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        """One optimiser step. Exactly ``self.params`` learn, whatever else the loss depends on."""
+        terms = self.loss(module, x, index)
+        grads = torch.autograd.grad(terms["loss"], self.params, allow_unused=True)
+        for p, g in zip(self.params, grads, strict=True):
+            p.grad = g
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return terms
+
+
+@dataclass
+class Trainer:
+    """Runs stages of updates over a source of rows.
+
+    Parameters
+    ----------
+    batch_size : int
+        Rows in a step. The rows left over at the end of an epoch are dropped (another few each epoch).
+    device : torch.device
+        Where the module lives.
+    precision : torch.dtype
+        Of the autoencoder while training.
+    generator : torch.Generator
+        Source of the row order.
+    tol : float
+        A stage ends when ten epochs together improve the loss by less than ``tol`` of itself; 0 never.
+    """
+
+    batch_size: int
+    device: torch.device
+    precision: torch.dtype
+    generator: torch.Generator
+    tol: float = 0.0
+
+    def fit(
+        self,
+        module: ClusterModule,
+        source: Source,
+        updates: list[Update],
+        *,
+        stage: str,
+        epochs: int,
+        turn: str = "all",
+        on_epoch: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Train one stage.
+
+        Parameters
+        ----------
+        module : ClusterModule
+            What is trained, in place.
+        source : Source
+            Training rows.
+        updates : list of Update
+            Steps to take.
+        stage : str
+            Name in the history.
+        epochs : int
+            Passes over the rows at most.
+        turn : {"all", "epoch", "batch"}, default="all"
+            All updates on every batch, or one at a time in turn by epoch or by batch.
+        on_epoch : callable, optional
+            Called with each epoch's row; ends the stage by returning True.
+
+        Returns
+        -------
+        list of dict
+            One row an epoch: ``stage``, ``epoch`` and the mean of each term of the loss.
+        """
+        rows: list[dict[str, Any]] = []
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        with module.computing_in(self.precision):
+            for epoch in range(epochs):
+                module.train()
+                totals: dict[str, Any] = {}
+                batches = source.batches(self._shuffled(len(source)))
+                for steps, (index, x) in enumerate(batches, start=1):
+                    x = module.prepare(x.to(self.device, non_blocking=True))
+                    count = epoch if turn == "epoch" else steps - 1
+                    now = updates if turn == "all" else [updates[count % len(updates)]]
+                    for update in now:
+                        for name, value in update.step(module, x, index).items():
+                            totals[name] = totals.get(name, 0.0) + value.detach()
+                row = {"stage": stage, "epoch": epoch, **{k: float(v) / steps for k, v in totals.items()}}
+                rows.append(row)
+                lost = not math.isfinite(row["loss"])
+                if lost or (on_epoch is not None and on_epoch(row)) or self._converged(rows):
+                    break
+        if rows and not (math.isfinite(rows[-1]["loss"]) and _all_finite(module)):
+            module.load_state_dict(before)
+            warnings.warn(
+                f"Non-finite loss or weights in epoch {len(rows) - 1} of stage {stage!r} (loss "
+                f"{rows[-1]['loss']:.3g}); the weights from before the stage were restored. A lower lr helps.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return rows
+
+    def _shuffled(self, n: int) -> list[Tensor]:
+        size = min(self.batch_size, n)
+        order = torch.randperm(n, generator=self.generator)
+        return list(order[: n - n % size].split(size))
+
+    def _converged(self, rows: list[dict[str, Any]]) -> bool:
+        if self.tol == 0 or len(rows) <= _WINDOW:
+            return False
+        losses = [row["loss"] for row in rows]
+        earlier = min(losses[:-_WINDOW])
+        return earlier - min(losses[-_WINDOW:]) < self.tol * abs(earlier)
+
+
+def _all_finite(module: ClusterModule) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+
+
+@torch.inference_mode()
+def map_rows(
+    module: ClusterModule, fn: Callable[[Tensor], Tensor], source: Source, *, tile: int, device: torch.device
+) -> np.ndarray:
+    """``fn`` of all scaled rows, in evaluation mode and float32, ``tile`` rows at a time.
+
+    The last tile is padded, so every product has the same shape and a row's result does not depend on how many
+    rows came with it.
+    """
+    module.eval()
+    out: np.ndarray | None = None
+    with module.computing_in(torch.float32):
+        for index, x, n_rows in _tiles(source, tile):
+            values = fn(module.prepare(x.to(device)))[:n_rows].cpu().numpy()
+            if out is None:
+                out = np.empty((len(source), *values.shape[1:]), values.dtype)
+            out[index[0] : index[0] + n_rows] = values
+    assert out is not None  # a validated source has at least one row
+    return out
+
+
+def _tiles(source: Source, tile: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    for index, x in source.batches(consecutive(len(source), tile)):
+        n_rows = len(x)
+        if n_rows < tile:
+            x = torch.cat([x, x[-1:].expand(tile - n_rows, *x.shape[1:])])
+        yield index, x, n_rows
+
+
+@torch.inference_mode()
+def mean_terms(
+    module: ClusterModule, loss: Loss, source: Source, *, tile: int, device: torch.device
+) -> dict[str, float]:
+    """Mean over all rows of each term of a loss, in evaluation mode and float32."""
+    module.eval()
+    totals: dict[str, float] = {}
+    with module.computing_in(torch.float32):
+        for index, x in source.batches(consecutive(len(source), tile)):
+            for name, value in loss(module, module.prepare(x.to(device)), index).items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(index)
+    return {name: total / len(source) for name, total in totals.items()}
