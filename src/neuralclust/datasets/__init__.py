@@ -59,8 +59,8 @@ def load(name: str, *, data_home: str | os.PathLike | None = None, download: boo
         With
 
         - ``data``: (n, features), in the stored dtype; a CSR matrix for the Reuters sets;
-        - ``images``, for image sets: (n, h, w) if grey, (n, channels, h, w) if in colour, with ``data`` a view
-          of it;
+        - ``images``, for image sets: (n, h, w) if grey, (n, channels, h, w) if in colour, with ``data`` a
+          view of it;
         - ``target``: (n,) int64, and ``target_names``, the name of each class;
         - ``target_coarse`` and ``target_coarse_names``, for "cifar100" alone;
         - ``DESCR``: source, licence and how a download is checked.

@@ -220,7 +220,7 @@ _SPECS = [
     ),
     Spec(
         name="cifar100",
-        about="60000 small colour photographs of 100 classes (`target`) in 20 superclasses (`target_coarse`).",
+        about="60000 colour photographs of 100 classes (`target`) in 20 superclasses (`target_coarse`).",
         source=_CIFAR_SOURCE,
         licence=_CIFAR_TERMS,
         shape=(60000, 32, 32, 3),
@@ -286,7 +286,7 @@ _SPECS = [
     ),
     Spec(
         name="reuters_r8",
-        about="tf-idf of the 2000 most frequent terms of 7674 news stories on 8 topics (R8 of Reuters-21578): "
+        about="tf-idf of the 2000 most frequent terms in 7674 news items on 8 topics, R8 of Reuters-21578: "
         "5485 training rows, then 2189 test rows. It is not Reuters-10k and must not be reported as such.",
         source="Lewis, Reuters-21578; the R8 selection of Cardoso-Cachopo, all terms, 2007",
         licence="Reuters-21578 is distributed for research purposes only",
@@ -321,8 +321,8 @@ _SPECS = [
         shape=(None, None, None, 3),
         dtype="uint8",
         classes=(),  # whatever the user selected
-        by_hand="the archive has 2.9 GB, and the 10 categories and 10056 images that papers cluster were picked "
-        "by hand and never listed. Make your own selection, scaled to one size such as 32 x 32,",
+        by_hand="the archive has 2.9 GB, and the 10 categories and 10056 images that papers cluster were "
+        "picked by hand and never listed. Make your own selection, scaled to one size such as 32 x 32,",
     ),
 ]
 

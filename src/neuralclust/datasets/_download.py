@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -41,7 +42,10 @@ def obtain(spec: Spec, folder: Path, download: bool) -> Arrays:
     if path.is_file():
         return _cached(path, spec)
     if spec.parent is not None and spec.part is not None:
-        arrays = spec.part(obtain(CATALOG[spec.parent], folder, download))
+        try:
+            arrays = spec.part(obtain(CATALOG[spec.parent], folder, download))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{path} is missing, and so is what holds it: {error}") from None
         try:
             _check_form(spec, arrays)
             _check_contents(spec, arrays)
@@ -57,10 +61,10 @@ def obtain(spec: Spec, folder: Path, download: bool) -> Arrays:
     local = folder / spec.name
     if not download and not all((local / remote.name).is_file() for remote in spec.files):
         raise FileNotFoundError(
-            f"{spec.name} is not in the folder {folder}, and download=False: allow the download, or put there "
-            f"{path.name} (with {_wanted(spec)}) or, in its folder {spec.name}, "
-            f"{' and '.join(remote.name for remote in spec.files)}, or name another folder by data_home or the "
-            "environment variable NEURALCLUST_DATA"
+            f"{spec.name} is not in the folder {folder}, and download=False: allow the download, or put "
+            f"there {path.name} (with {_wanted(spec)}) or, in its folder {spec.name}, "
+            f"{' and '.join(remote.name for remote in spec.files)}, or name another folder by data_home or "
+            "the environment variable NEURALCLUST_DATA"
         )
     return _fetch(spec, folder)
 
@@ -85,8 +89,8 @@ def _cached(path: Path, spec: Spec) -> Arrays:
         raise
     except Exception as error:  # a broken zip file can fail in many ways, none of which names the file
         raise ValueError(
-            f"{path} is not a good file of {spec.name} ({type(error).__name__}: {error}): delete it, and it is "
-            f"fetched again, or put one there with {_wanted(spec)}"
+            f"{path} is not a good file of {spec.name} ({type(error).__name__}: {error}): delete it, and "
+            f"fetch it again or put one there with {_wanted(spec)}"
         ) from error
     return arrays
 
@@ -107,8 +111,8 @@ def _fetch(spec: Spec, folder: Path) -> Arrays:
             arrays = spec.parse(streams)
         except Exception as error:  # as above: what was served can be anything
             raise ValueError(
-                f"{sources}: cannot read {spec.name} from it ({type(error).__name__}: {error}). Try again later, or "
-                f"put a good {spec.name}.npz in {folder}, with {_wanted(spec)}"
+                f"{sources}: cannot read {spec.name} from it ({type(error).__name__}: {error}). Try again "
+                f"later, or put a good {spec.name}.npz in {folder}, with {_wanted(spec)}"
             ) from error
     try:
         _check_form(spec, arrays)
@@ -119,13 +123,15 @@ def _fetch(spec: Spec, folder: Path) -> Arrays:
     return arrays
 
 
-def _open(remote: Remote, folder: Path, name: str) -> IO[bytes]:
+def _open(remote: Remote, folder: Path, name: str) -> BinaryIO:
     """A file of the source: the user's own copy in ``folder/NAME`` if there is one, else downloaded."""
     own = folder / name / remote.name
-    stream: IO[bytes] = own.open("rb") if own.is_file() else _download(remote.url, folder, own)
+    stream = cast(BinaryIO, own.open("rb")) if own.is_file() else _download(remote.url, folder, own)
     try:
         if remote.md5 is not None:
-            digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            digest = hashlib.file_digest(
+                cast(BufferedReader, stream), lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
             if digest != remote.md5:
                 where = own if own.is_file() else remote.url
                 raise ValueError(
@@ -138,10 +144,10 @@ def _open(remote: Remote, folder: Path, name: str) -> IO[bytes]:
     return stream
 
 
-def _download(url: str, folder: Path, by_hand: Path) -> IO[bytes]:
+def _download(url: str, folder: Path, by_hand: Path) -> BinaryIO:
     """The body of `url` in a file without a name, which is gone however the process ends."""
     try:
-        body = tempfile.TemporaryFile(dir=folder)
+        body = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the caller closes it)
     except OSError as error:
         raise OSError(
             f"cannot write to the folder {folder} ({error}): name another by data_home or NEURALCLUST_DATA"
@@ -206,7 +212,7 @@ def _progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    # Written under another name first: whoever reads `path`, in whatever process, finds it whole or not at all.
+    # Written under another name first, so that whoever reads `path` finds it whole or not at all.
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as file:
@@ -233,20 +239,18 @@ def _check_form(spec: Spec, arrays: Arrays) -> None:
         want is not None and n != want for n, want in zip(x.shape, spec.shape, strict=True)
     ):
         raise ValueError(f"its rows have shape {x.shape}, not {spec.shape}")
-    if (
-        values.dtype.kind == "f" and values.size and not (values.min() >= 0 and values.max() <= 1)
-    ):  # NaN fails too
-        raise ValueError(f"its values lie between {values.min()} and {values.max()}, not in [0, 1]")
+    top = float(np.finfo(np.float32).max) if spec.sparse else 1.0  # papers scale tf-idf in many ways
+    if values.dtype.kind == "f" and values.size and not (values.min() >= 0 and values.max() <= top):
+        raise ValueError(f"its values lie between {values.min()} and {values.max()}, not in [0, {top}]")
     for key, classes in (("y", spec.classes), ("y_coarse", spec.coarse_classes)):
         labels = arrays.get(key, y)
         if labels.shape != x.shape[:1] or labels.dtype.kind not in "iu":
             raise ValueError(
                 f"{key} must be {x.shape[0]} integers, not {labels.dtype} of shape {labels.shape}"
             )
-        if classes and labels.size and not (labels.min() >= 0 and labels.max() < len(classes)):
-            raise ValueError(
-                f"{key} lies between {labels.min()} and {labels.max()}, not in 0..{len(classes) - 1}"
-            )
+        last = len(classes) - 1 if classes else np.inf
+        if labels.size and not (labels.min() >= 0 and labels.max() <= last):
+            raise ValueError(f"{key} lies between {labels.min()} and {labels.max()}, not in [0, {last}]")
 
 
 def _check_contents(spec: Spec, arrays: Arrays) -> None:
@@ -262,7 +266,7 @@ def _check_contents(spec: Spec, arrays: Arrays) -> None:
 
 
 def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def rows_sha256(x: np.ndarray, y: np.ndarray) -> str:

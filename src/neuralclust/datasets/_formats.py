@@ -53,7 +53,7 @@ def idx(streams: Sequence[BinaryIO]) -> Arrays:
 
 
 def usps(streams: Sequence[BinaryIO]) -> Arrays:
-    """bzip2-ed svmlight files of 16 x 16 images in [-1, 1] with labels 1 to 10, mapped to [0, 1] and 0 to 9."""
+    """bzip2-ed svmlight files of 16 x 16 images in [-1, 1], labels 1 to 10: mapped to [0, 1] and 0 to 9."""
     parts = load_svmlight_files(
         [io.BytesIO(_read(bz2.BZ2File(stream))) for stream in streams], n_features=256, zero_based=False
     )

@@ -24,7 +24,7 @@ def make_sphere_clusters(
     n_features : int, default=10
         Dimension of the space.
     noise : float, default=0.2
-        Typical distance of a point from its direction before it is put back on the sphere, whatever the dimension.
+        Typical distance of a point from its direction, before it is put back on the sphere, in any dimension.
     random_state : int, numpy.random.Generator or None, default=0
         Seed.
 
@@ -87,9 +87,7 @@ def make_subspaces(
     [2, 2, 2]
     """
     if not 1 <= subspace_dim <= n_features:
-        raise ValueError(
-            f"subspace_dim={subspace_dim} must lie between 1 and n_features={n_features}: lower it or raise n_features"
-        )
+        raise ValueError(f"subspace_dim={subspace_dim} must lie between 1 and n_features={n_features}")
     rng = np.random.default_rng(random_state)
     y = _labels(rng, n_samples, n_subspaces, n_features, noise)
     bases = np.linalg.qr(rng.normal(size=(n_subspaces, n_features, subspace_dim))).Q

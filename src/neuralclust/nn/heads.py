@@ -1,7 +1,8 @@
 """Cluster layers: k-means as a neural layer, in the forms of k-meansNet and of TELL, and plain centroids.
 
 Each maps codes ``z`` (b, p) to soft assignments ``q`` (b, k) and plugs into any network: call ``layer.loss(z)``
-in a training loop, ``layer(z)`` or ``layer.predict(z)`` afterwards.
+in a training loop, ``layer(z)`` or ``layer.predict(z)`` afterwards. The latter two compute in float64: products with
+few columns round differently by a row's place in the batch, and a row's answer must not depend on its company.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ class CentroidLayer(nn.Module):
 
         ``s`` is the mean squared distance between different centres, so the kernel has the data's own scale.
         """
-        between = squared_euclidean(self.centers, self.centers)
-        k = len(between)
-        scale = between.sum() / max(k * (k - 1), 1)
-        q = 1.0 / (1.0 + squared_euclidean(z, self.centers) / scale.clamp_min(torch.finfo(z.dtype).tiny))
-        return q / q.sum(dim=1, keepdim=True)
+        centers = self.centers.double()
+        k = len(centers)
+        scale = squared_euclidean(centers, centers).sum() / max(k * (k - 1), 1)
+        q = 1.0 / (1.0 + squared_euclidean(z.double(), centers) / scale.clamp_min(1e-300))
+        return (q / q.sum(dim=1, keepdim=True)).float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Index of the nearest centre ``(b,)``."""
-        return squared_euclidean(z, self.centers).argmin(dim=1)
+        return squared_euclidean(z.double(), self.centers.double()).argmin(dim=1)
 
     def loss(self, z: Tensor) -> Tensor:
         """Mean squared distance to the nearest centre: inertia per row."""
@@ -170,16 +171,16 @@ class KMeansNetLayer(nn.Module):
         return self.free_bias
 
     def logits(self, z: Tensor) -> Tensor:
-        """``W z + b`` of the unit-norm codes, ``(b, k)``."""
-        return F.linear(F.normalize(z, dim=1), self.weight, self.bias)
+        """``W z + b`` of the unit-norm codes, ``(b, k)``, in the precision of ``z``."""
+        return F.linear(F.normalize(z, dim=1), self.weight.to(z.dtype), self.bias.to(z.dtype))
 
     def forward(self, z: Tensor) -> Tensor:
         """Soft assignment ``(b, k)``, Eq. 8."""
-        return self.logits(z).softmax(dim=1)
+        return self.logits(z.double()).softmax(dim=1).float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Largest output ``(b,)``, as in the paper's Fig. 1."""
-        return self.logits(z).argmax(dim=1)
+        return self.logits(z.double()).argmax(dim=1)
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest recovered centre ``(b,)``: the same as :meth:`predict` while ``b`` is coupled."""
@@ -250,16 +251,16 @@ class TELLLayer(nn.Module):
         return self.weight / (2 * self.alpha)
 
     def cosine(self, z: Tensor) -> Tensor:
-        """Cosine of every code with every centre, ``(b, k)``."""
-        return F.linear(F.normalize(z, dim=1), self.centers)
+        """Cosine of every code with every centre, ``(b, k)``, in the precision of ``z``."""
+        return F.linear(F.normalize(z, dim=1), self.centers.to(z.dtype))
 
     def forward(self, z: Tensor) -> Tensor:
         """Attention over the clusters ``(b, k)``, Eq. 7 with squared distances ``2 - 2 cos``."""
-        return (2 * self.cosine(z) / self.temperature).softmax(dim=1)
+        return (2 * self.cosine(z.double()) / self.temperature).softmax(dim=1).float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Index of the nearest centre ``(b,)``."""
-        return self.cosine(z).argmax(dim=1)
+        return self.cosine(z.double()).argmax(dim=1)
 
     def loss(self, z: Tensor) -> Tensor:
         """Mean squared distance to the nearest centre, ``2 - 2 cos``: Eq. 13 per row, with tau at 0."""
