@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import hashlib
 import io
 import os
 import socket
@@ -265,12 +266,8 @@ def test_download_cifar10_and_its_test_part(server, monkeypatch, tmp_path):
     assert np.shares_memory(cifar.data, cifar.images)
     np.testing.assert_array_equal(cifar.target, y)
     test = CATALOG["cifar10_test"]
-    small = {
-        "shape": (2, 32, 32, 3),
-        "counts": (1, 1, *(0,) * 8),
-        "part": lambda a: {k: v[-2:] for k, v in a.items()},
-    }
-    small["counts"] = (1, 1) + (0,) * 8
+    counts = (1, 1, *(0,) * 8)
+    small = {"shape": (2, 32, 32, 3), "counts": counts, "part": lambda a: {k: v[-2:] for k, v in a.items()}}
     rows = _download.rows_sha256(x[-2:].transpose(0, 2, 3, 1), y[-2:])
     monkeypatch.setitem(CATALOG, "cifar10_test", replace(test, rows_sha256=rows, **small))
     np.testing.assert_array_equal(datasets.load("cifar10_test", data_home=tmp_path).images, x[-2:])
@@ -376,10 +373,10 @@ def test_not_found(server, tiny_mnist, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["half", "reset"])
-def test_truncated(server, tiny_mnist, tmp_path, damage):
+@pytest.mark.parametrize(("damage", "words"), [("half", "truncated: .* bytes came out of"), ("reset", "")])
+def test_truncated(server, tiny_mnist, tmp_path, damage, words):
     server.damage["t10k-images-idx3-ubyte.gz"] = damage
-    with pytest.raises(OSError, match="t10k-images-idx3-ubyte.gz"):
+    with pytest.raises(OSError, match=f"{server.url}/t10k-images.*{words}.*put it at"):
         datasets.load("mnist", data_home=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -432,10 +429,27 @@ def test_wrong_checksum_of_an_archive(tiny_cifar100, tmp_path, monkeypatch):
     files = (replace(spec.files[0], md5="0" * 32),)
     monkeypatch.setitem(CATALOG, "cifar100", replace(spec, files=files))
     with pytest.raises(
-        ValueError, match="cifar-100-binary.tar.gz: wrong MD5 checksum: expected 0{32}, got [0-9a-f]{32}"
+        ValueError, match=r"cifar-100-binary.tar.gz: wrong MD5 checksum: expected 0{32}, got [0-9a-f]{32}"
     ):
         datasets.load("cifar100", data_home=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_checksum_of_an_archive_fetched_by_hand(server, tiny_cifar100, tmp_path, monkeypatch):
+    spec = CATALOG["cifar100"]
+    own = tmp_path / "cifar100" / spec.files[0].name
+    own.parent.mkdir()
+    own.write_bytes(server.files[own.name])
+    md5 = hashlib.md5(server.files[own.name], usedforsecurity=False).hexdigest()
+    files = (replace(spec.files[0], md5=md5),)
+    monkeypatch.setitem(CATALOG, "cifar100", replace(spec, files=files))
+    assert datasets.load("cifar100", data_home=tmp_path).target[1] == 30
+    (tmp_path / "cifar100.npz").unlink()
+    own.write_bytes(b"another")
+    with pytest.raises(ValueError, match=f"{own.name}: wrong MD5 checksum: expected {md5}"):
+        datasets.load("cifar100", data_home=tmp_path)
+    assert server.requests == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar100"]
 
 
 @pytest.mark.parametrize(
@@ -511,6 +525,21 @@ def test_folder_that_cannot_be_made(tiny_mnist, tmp_path):
         datasets.load("mnist", data_home=tmp_path / "file" / "folder")
 
 
+def test_folder_that_cannot_be_written_or_read(tiny_mnist, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError("not allowed")
+
+    # Permissions do not stop a superuser, who may be running this.
+    monkeypatch.setattr(_download.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OSError, match=r"cannot write to the folder .*not allowed.*NEURALCLUST_DATA"):
+        datasets.load("mnist", data_home=tmp_path)
+    monkeypatch.undo()
+    np.savez(tmp_path / "orl.npz", **good_orl())
+    monkeypatch.setattr(_download.np, "load", refuse)
+    with pytest.raises(PermissionError):
+        datasets.load("orl", data_home=tmp_path)
+
+
 # ---------------------------------------------------------------- broken files in the cache
 
 
@@ -544,24 +573,22 @@ def test_wrong_arrays_in_the_cache(tmp_path, change, words):
         datasets.load("orl", data_home=tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "text", "npy", "flipped"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "npy", "text", ""])
 def test_damaged_file_in_the_cache(tmp_path, damage):
     path = tmp_path / "orl.npz"
     np.savez_compressed(path, **good_orl())
     content = path.read_bytes()
-    if damage == "npy":
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content = content[:20000] + bytes([content[20000] ^ 255]) + content[20001:]
+    elif damage == "npy":
         out = io.BytesIO()
         np.save(out, np.zeros(3))
         content = out.getvalue()
-    path.write_bytes(
-        {
-            "truncated": content[: len(content) // 2],
-            "empty": b"",
-            "text": b"hello",
-            "npy": content,
-            "flipped": content[:20000] + bytes([content[20000] ^ 255]) + content[20001:],
-        }[damage]
-    )
+    else:
+        content = damage.encode()
+    path.write_bytes(content)
     with pytest.raises(ValueError, match=r"orl.npz is not a good file of orl .*delete it"):
         datasets.load("orl", data_home=tmp_path)
 

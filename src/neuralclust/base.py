@@ -134,6 +134,8 @@ class NeuralClusterer(
         recipe = self._recipe(len(source))
         device = resolve_device(self.device)
         low, high = value_range(source)
+        if self.encoder is None and recipe.normalize:  # directions count: scale, but do not shift
+            low, high = 0.0, max(-low, high)
         self.history_: list[dict[str, Any]] = []
         vars(self).pop("_online", None)
         stages = [recipe.pretrain_epochs > 0, recipe.max_epochs > 0]

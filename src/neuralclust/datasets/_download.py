@@ -78,7 +78,7 @@ def _wanted(spec: Spec) -> str:
 
 def _cached(path: Path, spec: Spec) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if missing := [key for key in spec.keys if key not in archive.files]:
                 raise ValueError(f"it has no array {', '.join(missing)}")
             if sum(entry.file_size for entry in archive.zip.infolist()) > CACHED_LIMIT:
@@ -104,7 +104,10 @@ def _fetch(spec: Spec, folder: Path) -> Arrays:
             f"cannot make the folder {folder} ({error}): name another by data_home or NEURALCLUST_DATA"
         ) from error
     assert spec.parse is not None
-    sources = ", ".join(remote.url for remote in spec.files)
+    own = [folder / spec.name / remote.name for remote in spec.files]
+    sources = ", ".join(
+        str(path) if path.is_file() else remote.url for path, remote in zip(own, spec.files, strict=True)
+    )
     with ExitStack() as stack:
         streams = [stack.enter_context(_open(remote, folder, spec.name)) for remote in spec.files]
         try:

@@ -1,0 +1,324 @@
+"""The contract of every method in the registry."""
+
+import json
+import pickle
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+import neuralclust
+from neuralclust.callbacks import EarlyStopping, HistoryLog, ScoreEpochs
+from neuralclust.runtime import draw_seeds
+from tests.conftest import small
+
+
+def fit_quietly(model, X, y=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(X, y)
+
+
+def weights(model):
+    return {name: value.numpy().tobytes() for name, value in model.module_.state_dict().items()}
+
+
+def test_scikit_learn_checks(method, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # else one check skips itself
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Four clusters: the two sparse checks expect four columns of probabilities.
+        results = check_estimator(small(method, 4), on_fail=None, on_skip=None)
+    failed = [(r["check_name"], r["status"], r["exception"]) for r in results if r["status"] != "passed"]
+    assert failed == []
+    assert len(results) == 51  # a battery can shrink to one check without a word
+
+
+def test_finds_easy_clusters(method, easy):
+    X, y = easy
+    model = small(method).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.9
+
+
+def test_fitted_attributes(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    assert model.labels_.shape == (240,)
+    assert model.cluster_centers_.shape == (3, 10)
+    assert model.n_features_in_ == 16
+    assert model.n_iter_ == 10
+    assert model.history_[-1]["epoch"] == 9
+    assert {type(row) for row in model.history_} == {dict}
+    assert {type(value) for row in model.history_ for value in row.values()} == {int, str, float}
+    assert model.score(X) == pytest.approx(-model.loss_)
+    assert isinstance(model.module_, neuralclust.nn.ClusterModule)
+
+
+def test_loss_falls(method, easy):
+    model = small(method).fit(easy[0])
+    for stage in {row["stage"] for row in model.history_}:
+        losses = [row["loss"] for row in model.history_ if row["stage"] == stage]
+        assert losses[-1] < losses[0]
+
+
+def test_predictions_agree(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    assert np.array_equal(model.predict(X), model.labels_)
+    proba = model.predict_proba(X)
+    assert proba.shape == (240, 3)
+    assert np.allclose(proba.sum(axis=1), 1, atol=1e-6)
+    assert np.array_equal(proba.argmax(axis=1), model.labels_)
+    assert np.array_equal(small(method).fit_predict(X), model.labels_)
+    assert np.array_equal(small(method).fit_transform(X), model.transform(X))
+
+
+def test_a_row_does_not_depend_on_its_company(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    for i in (0, 7, 239):
+        assert model.predict(X[i : i + 1])[0] == model.labels_[i]
+        assert np.allclose(model.transform(X[i : i + 1])[0], model.transform(X)[i], atol=1e-7)
+
+
+def test_same_seed_same_bits(method, easy):
+    first, second, other = (small(method, random_state=seed).fit(easy[0]) for seed in (1, 1, 2))
+    assert weights(first) == weights(second)
+    assert first.history_ == second.history_
+    assert weights(first) != weights(other)
+
+
+def test_global_random_states_are_left_alone(method, easy):
+    X, _ = easy
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    model = small(method, random_state=None).fit(X)
+    model.predict(X)
+    model.partial_fit(X, train_encoder=True)
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_labels_never_reach_training(method, easy):
+    X, y = easy
+    poisons = [None, y, 2 - y, np.full(240, np.nan), "not labels at all"]
+    fits = [small(method).fit(X, poison) for poison in poisons]
+    assert len({str(weights(model)) for model in fits}) == 1
+
+
+def test_parameters_are_not_changed_by_fit(method, easy):
+    model = small(method, encoder=torch.nn.Linear(16, 4))
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    model.fit(easy[0])
+    assert all(torch.equal(before[name], value) for name, value in model.encoder.state_dict().items())
+    assert model.cluster_centers_.shape == (3, 4)
+
+
+def test_pickle_and_clone(method, easy):
+    X, _ = easy
+    model = small(method).fit(X).partial_fit(X)  # with a live optimiser, which holds closures
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.predict(X), model.predict(X))
+    again.partial_fit(X)
+    assert not hasattr(clone(model), "module_")
+
+
+def test_pipeline_and_set_output(method, easy):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(easy[0], columns=[f"f{i}" for i in range(16)])
+    pipe = make_pipeline(StandardScaler(), small(method)).set_output(transform="pandas")
+    out = pipe.fit(frame).transform(frame)
+    name = method.lower()
+    assert list(out.columns) == [f"{name}{i}" for i in range(10)]
+    assert list(pipe[-1].feature_names_in_) == list(frame.columns)
+    assert pipe.predict(frame).shape == (240,)
+
+
+def test_grid_search_by_score(method, easy):
+    search = GridSearchCV(small(method, pretrain_epochs=2, max_epochs=2), {"embed_dim": [2, 4]}, cv=2)
+    search.fit(easy[0])
+    assert search.best_params_["embed_dim"] in (2, 4)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_restarts_are_chosen_by_loss(method, easy):
+    X, _ = easy
+    model = small(method, n_init=3, pretrain_epochs=2, max_epochs=2, embed_dim=2).fit(X)
+    assert {row["init"] for row in model.history_} == {0, 1, 2}
+    # The same three runs, each on its own: a run depends on its seed alone.
+    singles = []
+    for seed in draw_seeds(0, 3):
+        single = small(method, pretrain_epochs=2, max_epochs=2, embed_dim=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("neuralclust.base.draw_seeds", lambda *_, seed=seed: [seed])
+            singles.append(single.fit(X).loss_)
+    assert model.loss_ == pytest.approx(min(singles), rel=1e-6)
+    assert max(singles) > min(singles)
+
+
+def test_tolerance_ends_training(method, easy):
+    model = small(method, pretrain_epochs=200, max_epochs=200, tol=0.5).fit(easy[0])
+    for stage in {row["stage"] for row in model.history_}:
+        assert sum(row["stage"] == stage for row in model.history_) < 200
+
+
+def test_early_stopping_stops(method, easy):
+    # Nothing improves by 1000, so each stage ends after the first epoch and two more.
+    model = small(method).set_callbacks(EarlyStopping(2, min_delta=1000.0)).fit(easy[0])
+    epochs = [(row["stage"], row["epoch"]) for row in model.history_]
+    stages = dict.fromkeys(stage for stage, _ in epochs)
+    assert epochs == [(stage, epoch) for stage in stages for epoch in range(3)]
+
+
+def test_callbacks_log_and_score(method, easy, tmp_path):
+    X, y = easy
+    scores = ScoreEpochs(X, y, {"ari": adjusted_rand_score}, every=4)
+    model = small(method).set_callbacks(HistoryLog(tmp_path / "log" / "h.jsonl"), scores).fit(X)
+    lines = (tmp_path / "log" / "h.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == model.history_
+    if any(row["stage"] == "fit" for row in model.history_):
+        assert [row["epoch"] for row in scores.scores_] == [0, 4, 8]
+        assert scores.scores_[-1]["ari"] > 0.9
+    else:
+        assert scores.scores_ == []  # no clusters before the end
+
+
+def test_progress_bar_of_scikit_learn(method, easy, capsys):
+    pytest.importorskip("rich")
+    from neuralclust.callbacks import ProgressBar
+
+    small(method).set_callbacks(ProgressBar()).fit(easy[0])
+    assert method in capsys.readouterr().out
+
+
+def test_diverging_training_is_named_and_undone(method, easy):
+    model = small(method, lr=1e30, optimizer="sgd")
+    with pytest.warns(ConvergenceWarning, match="Non-finite"):
+        model.fit(easy[0])
+    assert all(torch.isfinite(value).all() for value in model.module_.state_dict().values())
+    assert np.array_equal(model.predict(easy[0]), model.labels_)
+
+
+def test_streams_of_chunks_come_close_to_fit(method, easy):
+    X, y = easy
+    model = small(method)
+    for chunk in np.array_split(np.random.default_rng(0).permutation(240), 4):
+        assert model.partial_fit(X[chunk]) is model
+        assert model.labels_.shape == (60,)
+    assert adjusted_rand_score(y, model.predict(X)) > 0.9
+
+
+def test_a_stream_moves_the_centres_and_on_request_the_encoder(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+
+    def encoder():
+        return model.module_.autoencoder.encoder[1].weight.clone()
+
+    centers, code = model.cluster_centers_, encoder()
+    model.partial_fit(X[:64] + 0.2)
+    assert np.abs(model.cluster_centers_ - centers).max() > 1e-6
+    assert torch.equal(code, encoder())
+    model.partial_fit(X[:64], train_encoder=True)
+    assert not torch.equal(code, encoder())
+
+
+def test_a_diverging_stream_is_undone(method, easy):
+    X, _ = easy
+    model = small(method).fit(X).set_params(lr=1e38, optimizer="sgd")
+    labels = model.predict(X)
+    with pytest.warns(ConvergenceWarning, match="partial_fit"):
+        for _ in range(5):
+            model.partial_fit(X, train_encoder=True)
+    assert all(torch.isfinite(value).all() for value in model.module_.state_dict().values())
+    assert model.predict(X).shape == labels.shape
+
+
+def test_features_as_codes(method, easy):
+    X, y = easy
+    model = small(method, encoder=None).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.9
+    assert model.transform(X).shape == X.shape
+    assert {row["stage"] for row in model.history_} <= {"fit"}
+    model.partial_fit(X, train_encoder=True)  # nothing to train there, and nothing to fail
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "conv"])
+def test_images(method, images, encoder):
+    X, y = images
+    model = small(method, 2, encoder=encoder, pretrain_epochs=40, batch_size=20).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.9
+    assert np.array_equal(model.predict(X[:, None]), model.labels_)  # (n, h, w) is (n, 1, h, w)
+    assert model.reconstruct_centers().shape == (2, 9, 7)
+    with pytest.raises(ValueError, match=r"\(1, 7, 9\).*\(1, 9, 7\)"):
+        model.predict(X.transpose(0, 2, 1))
+    with pytest.raises(ValueError, match="Reshape X"):
+        model.predict(X.reshape(60, -1))
+
+
+def test_centres_come_back_in_the_units_of_the_data(method, easy):
+    X = easy[0] * 1000 + 5000
+    model = small(method, pretrain_epochs=60).fit(X)
+    centers = model.reconstruct_centers()
+    means = np.stack([X[model.labels_ == j].mean(axis=0) for j in range(3)])
+    assert np.abs(centers - means).max() < 0.25 * (X.max() - X.min())
+
+
+def test_own_network_and_decoder(method, easy):
+    X, y = easy
+    net = neuralclust.nn.Autoencoder(torch.nn.Linear(16, 6), torch.nn.Linear(6, 16), embed_dim=6)
+    model = small(method, encoder=net, pretrain_epochs=60).fit(X)
+    assert model.cluster_centers_.shape == (3, 6)
+    assert adjusted_rand_score(y, model.labels_) > 0.9
+
+
+def test_given_centres(method, easy):
+    X, _ = easy
+    init = small(method, encoder=None).fit(X).cluster_centers_
+    model = small(method, encoder=None, init=init, max_epochs=0).fit(X)
+    assert np.allclose(model.cluster_centers_, init, atol=1e-6)
+    with pytest.raises(ValueError, match=r"\(3, 16\) is needed"):
+        small(method, encoder=None, init=init[:2]).fit(X)
+
+
+def test_not_fitted(method, easy):
+    for use in ("predict", "predict_proba", "transform", "score"):
+        with pytest.raises(NotFittedError):
+            getattr(small(method), use)(easy[0])
+    with pytest.raises(NotFittedError):
+        small(method).reconstruct_centers()
+
+
+def test_one_cluster_and_as_many_as_rows(method, easy):
+    X, _ = easy
+    assert set(small(method, 1).fit(X).labels_) == {0}
+    model = fit_quietly(small(method, 12), X[:12])
+    assert model.labels_.shape == (12,)
+
+
+def test_too_few_distinct_rows_is_a_warning(method, easy):
+    X = np.repeat(easy[0][:2], 20, axis=0)
+    with pytest.warns(ConvergenceWarning, match="fewer distinct rows"):
+        model = small(method, 4).fit(X)
+    assert set(model.labels_) < set(range(4))
+    with pytest.warns(ConvergenceWarning, match="empty"):
+        small(method, 3).fit(np.ones((20, 4)))
+
+
+def test_bfloat16_trains(method, easy):
+    X, y = easy
+    model = small(method, precision="bfloat16", pretrain_epochs=30).fit(X)
+    assert model.transform(X).dtype == np.float32
+    assert adjusted_rand_score(y, model.labels_) > 0.9
