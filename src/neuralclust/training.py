@@ -146,7 +146,7 @@ class Trainer:
                     now = updates if turn == "all" else [updates[count % len(updates)]]
                     for update in now:
                         for name, value in update.step(module, x, index).items():
-                            totals[name] = totals.get(name, 0.0) + value.detach()
+                            totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
                 row = {"stage": stage, "epoch": epoch, **{k: float(v) / steps for k, v in totals.items()}}
                 rows.append(row)
                 lost = not math.isfinite(row["loss"])
@@ -176,7 +176,7 @@ class Trainer:
 
 
 def _all_finite(module: ClusterModule) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in module.parameters())
+    return bool(torch.stack([p.detach().sum() for p in module.parameters()]).isfinite().all())
 
 
 @torch.inference_mode()

@@ -57,7 +57,7 @@ class ClusterModule(nn.Module):
     def prepare(self, x: Tensor) -> Tensor:
         """Raw rows of any numeric dtype to scaled float32 rows ``(b, *shape)``."""
         x = x.to(torch.float64 if x.dtype in _WIDE else torch.float32)
-        return ((x - self.shift) * self.scale).float()
+        return (x - self.shift).mul_(self.scale).float()
 
     def restore(self, x: Tensor) -> Tensor:
         """Scaled rows back to the data's own units: the inverse of :meth:`prepare`."""
