@@ -360,7 +360,7 @@ class NeuralClusterer(
 
         Returns
         -------
-        ndarray of shape (n_clusters, *row_shape)
+        ndarray of float64, shape (n_clusters, *row_shape)
             Images of one channel come without the channel axis. With ``encoder=None`` a centre is its own code.
         """
         check_is_fitted(self)

@@ -60,8 +60,8 @@ class ClusterModule(nn.Module):
         return (x - self.shift).mul_(self.scale).float()
 
     def restore(self, x: Tensor) -> Tensor:
-        """Scaled rows back to the data's own units: the inverse of :meth:`prepare`."""
-        return x / self.scale + self.shift
+        """Scaled rows back to the data's own units, in float64: the inverse of :meth:`prepare`."""
+        return x.double() / self.scale + self.shift
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes ``(b, p)`` of scaled rows."""

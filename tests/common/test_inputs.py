@@ -1,0 +1,304 @@
+"""What goes in: every kind of container gives the same clusters; everything else a clear error and no trace."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from tests.conftest import small
+
+
+class Rows(Dataset):
+    """A map-style data set of (row, label) pairs."""
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i], self.y[i]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([torch.zeros(3)])
+
+
+def memory_map(X, tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    return np.load(tmp_path / "X.npy", mmap_mode="r")
+
+
+def pandas_frame(X, tmp_path):
+    return pytest.importorskip("pandas").DataFrame(X)
+
+
+def polars_frame(X, tmp_path):
+    return pytest.importorskip("polars").DataFrame(X)
+
+
+CONTAINERS = {
+    "read-only array": lambda X, _: X,
+    "writeable array": lambda X, _: X.copy(),
+    "Fortran order": lambda X, _: np.asfortranarray(X),
+    "strided view": lambda X, _: np.repeat(X, 2, axis=1)[:, ::2],
+    "reversed view": lambda X, _: X[::-1].copy()[::-1],
+    "big-endian": lambda X, _: X.astype(">f4"),
+    "float64": lambda X, _: X.astype("float64"),
+    "memory map": memory_map,
+    "pandas": pandas_frame,
+    "polars": polars_frame,
+    "list": lambda X, _: X.tolist(),
+    "tensor": lambda X, _: torch.tensor(X),
+    "tensor that needs a gradient": lambda X, _: torch.tensor(X, requires_grad=True),
+    "csr array": lambda X, _: sp.csr_array(X),
+    "coo matrix": lambda X, _: sp.coo_matrix(X),
+    "TensorDataset": lambda X, _: TensorDataset(torch.tensor(X), torch.zeros(len(X))),
+    "Dataset": lambda X, _: Rows(torch.tensor(X), np.arange(len(X))),
+    "DataLoader": lambda X, _: DataLoader(Rows(torch.tensor(X), np.arange(len(X))), 7, shuffle=True),
+    "loader of workers": lambda X, _: DataLoader(TensorDataset(torch.tensor(X)), 64, num_workers=1),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_containers_give_the_same_clusters(easy, tmp_path, container):
+    X, _ = easy
+    expected = small("TELL", pretrain_epochs=3, max_epochs=3).fit(X)
+    data = CONTAINERS[container](X, tmp_path)
+    model = small("TELL", pretrain_epochs=3, max_epochs=3).fit(data)
+    assert np.array_equal(model.labels_, expected.labels_)
+    assert np.array_equal(model.predict(data), expected.labels_)
+    assert np.allclose(model.transform(data), expected.transform(X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "longdouble"],
+)
+def test_numeric_dtypes(images, dtype):
+    X, y = images
+    X = (X.reshape(60, -1) > 100) if dtype == "bool" else X.reshape(60, -1) // 2
+    model = small("AEKMeans", 2, pretrain_epochs=3).fit(X.astype(dtype))
+    assert np.array_equal(model.labels_, small("AEKMeans", 2, pretrain_epochs=3).fit(X.astype("float32")).labels_)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-3, 1e30, 1e300])
+def test_units_do_not_matter(method, easy, factor):
+    X = easy[0].astype("float64")
+    model = small(method).fit(X)
+    scaled = small(method).fit(X * factor)
+    assert np.array_equal(model.labels_, scaled.labels_)
+    assert np.isfinite(scaled.loss_)
+    assert np.isfinite(scaled.reconstruct_centers()).all()
+
+
+def test_float32_near_its_limits(method, easy):
+    model = small(method).fit(easy[0] * np.float32(1e38))
+    assert np.array_equal(model.labels_, small(method).fit(easy[0]).labels_)
+
+
+def test_a_far_offset_does_not_matter(method, easy):
+    X = easy[0].astype("float64")
+    assert np.array_equal(small(method).fit(X + 1e6).labels_, small(method).fit(X).labels_)
+
+
+def test_constant_columns(method, easy):
+    X = np.hstack([easy[0], np.full((240, 2), 0.25)])
+    assert np.isfinite(small(method).fit(X).loss_)
+
+
+def bad(change):
+    def make(X):
+        X = X.astype("float64")
+        return change(X)
+
+    return make
+
+
+def with_value(value):
+    def change(X):
+        X[3, 2] = value
+        return X
+
+    return change
+
+
+BAD = {
+    "NaN": (bad(with_value(np.nan)), ValueError, "NaN"),
+    "infinity": (bad(with_value(np.inf)), ValueError, "infinity"),
+    "NaN tensor": (lambda X: torch.tensor(with_value(np.nan)(X.copy())), ValueError, "NaN or infinity"),
+    "NaN dataset": (
+        lambda X: Rows(torch.tensor(with_value(np.nan)(X.copy())), X[:, 0]),
+        ValueError,
+        "NaN or infinity",
+    ),
+    "sparse NaN": (lambda X: sp.csr_array(with_value(np.nan)(X.copy())), ValueError, "NaN"),
+    "no rows": (lambda X: X[:0], ValueError, "0 sample"),
+    "no columns": (lambda X: X[:, :0], ValueError, "0 feature"),
+    "empty tensor": (lambda X: torch.tensor(X[:0]), ValueError, "minimum of 1 row"),
+    "empty dataset": (lambda X: TensorDataset(torch.zeros(0, 3)), ValueError, "0 rows"),
+    "1-D": (lambda X: X[0], ValueError, "Reshape your data"),
+    "1-D tensor": (lambda X: torch.tensor(X[0]), ValueError, "Reshape your data"),
+    "labels": (lambda X: np.arange(240) % 3, ValueError, "looks like labels"),
+    "0-D": (lambda X: np.float64(3.0), ValueError, "Expected 2D array"),
+    "5-D": (lambda X: X.reshape(10, 4, 6, 4, 4), ValueError, "Flatten the rows"),
+    "complex": (lambda X: X + 1j, ValueError, "Complex data not supported"),
+    "complex tensor": (lambda X: torch.tensor(X + 1j), ValueError, "Complex data not supported"),
+    "strings": (lambda X: np.array([["a", "b"]] * 9), ValueError, "convert|numeric|could not"),
+    "ragged": (lambda X: [[1.0, 2.0], [3.0]], ValueError, "inhomogeneous|array|sequence"),
+    "objects": (lambda X: np.array([[{}, {}]] * 9), (ValueError, TypeError), "."),
+    "None": (lambda X: None, (ValueError, TypeError), "."),
+    "a stream": (lambda X: Stream(), TypeError, "map-style Dataset"),
+    "a dataset of strings": (lambda X: Rows(["a"] * 9, [0] * 9), TypeError, "must yield tensors"),
+    "fewer rows than clusters": (lambda X: X[:2], ValueError, "n_samples=2 should be >= n_clusters=3"),
+    "a span beyond float64": (lambda X: X.astype("float64") * 1.7e308 / abs(X).max(), ValueError, "Rescale X"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_and_leaves_no_trace(method, easy, case):
+    make, error, message = BAD[case]
+    model = small(method)
+    before = dict(vars(model))
+    with pytest.raises(error, match=message):
+        model.fit(make(easy[0]))
+    assert vars(model) == before
+
+
+def test_a_failed_fit_keeps_the_earlier_one(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(with_value(np.nan)(X.astype("float64")))
+    with pytest.raises(ValueError, match="features"):
+        model.partial_fit(X[:, :5])
+    assert np.array_equal(model.predict(X), before)
+
+
+def test_an_interrupted_fit_keeps_the_earlier_one(method, easy):
+    class Interrupt:
+        def setup(self, estimator, context): ...
+
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context):
+            raise KeyboardInterrupt
+
+    X, _ = easy
+    model = small(method).fit(X)
+    before = model.predict(X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_callbacks(Interrupt()).fit(X * 2)
+    assert np.array_equal(model.predict(X), before)
+    model.set_callbacks().fit(X)
+
+
+def test_other_features_at_predict(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    for use in (model.predict, model.predict_proba, model.transform, model.score):
+        with pytest.raises(ValueError, match="X has 15 features, but .* is expecting 16"):
+            use(X[:, :15])
+    with pytest.raises(ValueError, match="15 features"):
+        model.predict(torch.tensor(X[:, :15]))
+    with pytest.raises(ValueError, match="rows of shape"):
+        model.predict(X.reshape(240, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_clusters": 0}, "'n_clusters' parameter .* range"),
+        ({"n_clusters": 2.5}, "'n_clusters' parameter"),
+        ({"encoder": "resnet"}, "'encoder' parameter"),
+        ({"embed_dim": 0}, "'embed_dim' parameter"),
+        ({"n_init": 0}, "'n_init' parameter"),
+        ({"init": "farthest"}, "'init' parameter"),
+        ({"pretrain_epochs": -1}, "'pretrain_epochs' parameter"),
+        ({"batch_size": 0}, "'batch_size' parameter"),
+        ({"lr": 0.0}, "'lr' parameter"),
+        ({"optimizer": "lion"}, "'optimizer' parameter"),
+        ({"tol": -1.0}, "'tol' parameter"),
+        ({"precision": "float8"}, "'precision' parameter"),
+        ({"random_state": "seed"}, "'random_state' parameter"),
+        ({"device": "abacus"}, "device='abacus' cannot be used here"),
+        ({"device": "cuda:99"}, "device='cuda:99' cannot be used here"),
+        ({"hidden_layer_sizes": (32, 0)}, "hidden_layer_sizes"),
+        ({"hidden_layer_sizes": ("wide",)}, "hidden_layer_sizes"),
+        ({"encoder": "conv"}, "Reshape X, or use encoder='mlp'"),
+        ({"encoder": torch.nn.Linear(5, 2)}, "failed on a batch of shape"),
+        ({"encoder": torch.nn.Unflatten(1, (4, 4))}, "returned .* must return a tensor of codes"),
+    ],
+)
+def test_bad_parameters(method, easy, params, message):
+    model = small(method).set_params(**params)
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.fit(easy[0])
+    assert not hasattr(model, "module_")
+    assert not hasattr(model, "n_features_in_")
+
+
+def test_a_frozen_encoder_stays_frozen(method, easy):
+    X, y = easy
+    encoder = torch.nn.Linear(16, 8)
+    encoder.requires_grad_(False)
+    model = small(method, encoder=encoder).fit(X)
+    assert torch.equal(model.module_.autoencoder.encoder.weight, encoder.weight)
+
+
+def test_memory_stays_bounded_by_the_batch():
+    """70,000 x 784 floats: fit and predict add less than 100 MiB to data that is 419 MiB as float64."""
+    code = """
+import resource, sys
+import numpy as np
+from neuralclust import TELL
+
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 2**20
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+X = np.zeros((70_000, 784))
+X[:] = np.arange(784) % 7
+X[::2] += 1
+model = TELL(2, hidden_layer_sizes=(16,), pretrain_epochs=1, max_epochs=0, batch_size=512, random_state=0)
+model.fit(X[:2000])
+before = rss()
+assert peak() - before < 50, "the measurement itself"
+model.fit(X)
+model.predict(X)
+print(peak() - before)
+"""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("reads /proc")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 100
+
+
+def test_sparse_rows_are_densified_a_batch_at_a_time(monkeypatch):
+    X = sp.random_array((400, 50), density=0.05, format="csr", rng=np.random.default_rng(0))
+    largest = []
+    original = sp.csr_array.toarray
+
+    def counting(self, *args, **kwargs):
+        largest.append(self.shape[0])
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(sp.csr_array, "toarray", counting)
+    monkeypatch.setattr("neuralclust.data.CHUNK_BYTES", 100 * 50 * 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        small("AEKMeans", batch_size=32).fit(X).predict(X)
+    assert 0 < max(largest) <= 256
