@@ -1,0 +1,189 @@
+"""Saved models: what comes back is what went in, and whatever is damaged says so and runs nothing."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import neuralclust
+from neuralclust.io import _digest
+from tests.conftest import small
+
+
+@pytest.fixture
+def saved(method, easy, tmp_path):
+    model = small(method).fit(easy[0])
+    model.save(tmp_path / "model")
+    return model, tmp_path / "model"
+
+
+def rewrite(path, **changes):
+    config = json.loads((path / "config.json").read_text())
+    config.update(changes)
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def test_round_trip(saved, easy):
+    model, path = saved
+    X, _ = easy
+    again = neuralclust.load(path)
+    assert type(again) is type(model)
+    assert {p.name for p in path.iterdir()} == {"config.json", "model.safetensors"}
+    assert np.array_equal(again.predict(X), model.labels_)
+    assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert np.array_equal(again.transform(X), model.transform(X))
+    assert again.get_params() == model.get_params() | {"hidden_layer_sizes": [32]}
+    for name in ("labels_", "history_", "loss_", "n_iter_", "n_features_in_", "cluster_centers_"):
+        assert np.array_equal(getattr(again, name), getattr(model, name)), name
+    assert again.score(X) == model.score(X)
+    again.partial_fit(X)
+    again.fit(X)
+    assert np.array_equal(again.labels_, model.labels_)
+
+
+def test_global_random_state_is_left_alone(saved):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    neuralclust.load(saved[1])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_saving_again_replaces_and_leaves_nothing_else(saved, easy):
+    model, path = saved
+    model.fit(easy[0] + 1).save(path)
+    assert neuralclust.load(path).loss_ == model.loss_
+    assert [p.name for p in path.parent.iterdir()] == ["model"]
+
+
+def test_load_of_the_class(saved):
+    model, path = saved
+    assert type(type(model).load(path)) is type(model)
+    other = neuralclust.TELL if not isinstance(model, neuralclust.TELL) else neuralclust.AEKMeans
+    with pytest.raises(ValueError, match="not a"):
+        other.load(path)
+
+
+def test_feature_names_and_images(tmp_path, images):
+    pd = pytest.importorskip("pandas")
+    X, _ = images
+    frame = pd.DataFrame(X.reshape(60, -1)[:, :3], columns=["a", "b", "c"])
+    small("TELL", 2).fit(frame).save(tmp_path / "table")
+    assert list(neuralclust.load(tmp_path / "table").feature_names_in_) == ["a", "b", "c"]
+    model = small("TELL", 2, encoder="conv", batch_size=20).fit(X)
+    model.save(tmp_path / "images")
+    again = neuralclust.load(tmp_path / "images")
+    assert np.array_equal(again.predict(X), model.labels_)
+    kernel = again.module_.autoencoder.encoder[0].weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_own_network(tmp_path, easy):
+    X, _ = easy
+    model = small("TELL", encoder=torch.nn.Linear(16, 4), random_state=np.random.RandomState(0)).fit(X)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"load\(path, encoder=your_module\)"):
+        neuralclust.load(tmp_path / "model")
+    again = neuralclust.load(tmp_path / "model", encoder=torch.nn.Linear(16, 4))
+    assert np.array_equal(again.predict(X), model.labels_)
+    with pytest.raises(ValueError, match="does not fit the encoder"):
+        neuralclust.load(tmp_path / "model", encoder=torch.nn.Linear(16, 5))
+
+
+def test_given_centres_survive(tmp_path, easy):
+    init = easy[0][:3].copy()
+    model = small("AEKMeans", encoder=None, init=init).fit(easy[0])
+    model.save(tmp_path / "m")
+    assert np.allclose(neuralclust.load(tmp_path / "m").init, init)
+
+
+def test_unfitted(tmp_path):
+    from sklearn.exceptions import NotFittedError
+
+    with pytest.raises(NotFittedError):
+        small("TELL").save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_folder_is_left_alone(tmp_path, easy):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "only-copy.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="not a model folder"):
+        small("TELL").fit(easy[0]).save(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "only-copy.txt").read_text() == "precious"
+
+
+def test_a_failed_save_keeps_the_earlier_model(saved, monkeypatch):
+    model, path = saved
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("neuralclust.io.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        model.save(path)
+    assert [p.name for p in path.parent.iterdir()] == ["model"]
+    assert neuralclust.load(path).loss_ == model.loss_
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a model"):
+        neuralclust.load(tmp_path / "nowhere")
+
+
+def damage_truncate(path):
+    data = (path / "model.safetensors").read_bytes()
+    (path / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def damage_flip(path):
+    data = bytearray((path / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (path / "model.safetensors").write_bytes(data)
+
+
+def damage_json(path):
+    text = (path / "config.json").read_text()
+    (path / "config.json").write_text(text[: len(text) // 2])
+
+
+def damage_header(path):
+    """A tensor of another size, with the checksum set right: only the comparison with the parameters sees it."""
+    tensors = load_file(path / "model.safetensors")
+    tensors["shift"] = torch.zeros(3)
+    save_file(tensors, path / "model.safetensors")
+    rewrite(path, sha256=_digest(path / "model.safetensors"))
+
+
+def params(path, **changes):
+    return {**json.loads((path / "config.json").read_text())["params"], **changes}
+
+
+DAMAGE = {
+    "truncated": (damage_truncate, "damaged"),
+    "one bit": (damage_flip, "damaged"),
+    "half a description": (damage_json, "not JSON"),
+    "other tensors": (damage_header, "tensors"),
+    "empty description": (lambda p: (p / "config.json").write_text("[]"), "not the description"),
+    "newer format": (lambda p: rewrite(p, format=99, neuralclust="9.9"), "written by neuralclust 9.9"),
+    "other class": (lambda p: rewrite(p, **{"class": "os.system"}), "not a method of this library"),
+    "baseline class": (lambda p: rewrite(p, **{"class": "KMeans"}), "not a method of this library"),
+    "other parameter": (lambda p: rewrite(p, params=params(p, shell="rm")), "cannot be read|can be read"),
+    "parameter type": (lambda p: rewrite(p, params=params(p, n_clusters="3")), "n_clusters"),
+    "parameters as a list": (lambda p: rewrite(p, params=[]), "'params' is not an object"),
+    "another size": (lambda p: rewrite(p, params=params(p, n_clusters=4)), "tensors"),
+    "a hostile size": (lambda p: rewrite(p, params=params(p, hidden_layer_sizes=[10**7, 10**7])), "tensors"),
+    "no loss": (lambda p: rewrite(p, loss=None), "can be read"),
+    "a hostile shape": (lambda p: rewrite(p, shape=["x"]), "can be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named(easy, tmp_path, damage):
+    path = tmp_path / "model"
+    small("TELL").fit(easy[0]).save(path)
+    break_it, message = DAMAGE[damage]
+    break_it(path)
+    with pytest.raises(ValueError, match=message):
+        neuralclust.load(path)
