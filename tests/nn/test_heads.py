@@ -27,7 +27,7 @@ def test_tell_loss_by_loops():
     total = 0.0
     for i in range(12):
         total += min(float(((z[i] - c[j]) ** 2).sum()) for j in range(3))
-    assert float(layer.loss(z)) == pytest.approx(total / 12, rel=1e-10)
+    assert float(layer.loss(z).detach()) == pytest.approx(total / 12, rel=1e-10)
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.5, 1.0])
