@@ -209,9 +209,7 @@ def tasks() -> dict[str, tuple]:
 def run(only: str) -> None:
     """Every missing run, each in a process of its own so that peak memory is its own."""
     done = {(row["task"], row["seed"]) for row in rows()}
-    todo = [
-        (name, seed) for name, (_, _, seeds) in tasks().items() if only in name for seed in seeds
-    ]
+    todo = [(name, seed) for name, (_, _, seeds) in tasks().items() if only in name for seed in seeds]
     todo = [pair for pair in todo if pair not in done]
     for i, (name, seed) in enumerate(todo, start=1):
         print(f"[{i}/{len(todo)}] {name}, seed {seed}", flush=True)
@@ -258,9 +256,9 @@ def table() -> str:
         "",
         "## Accuracy",
         "",
-        "Percent, mean ± standard deviation over seeds, labels of the last epoch, raw features, no augmentation. Digits:",
-        f"default settings. MNIST: all 70,000 images, {MNIST_EPOCHS['pretrain_epochs']} epochs of pretraining and "
-        f"{MNIST_EPOCHS['max_epochs']} of joint training.",
+        "Percent, mean ± standard deviation over seeds, labels of the last epoch, raw features, no augmentation.",
+        "Digits: default settings. MNIST: all 70,000 images, "
+        f"{MNIST_EPOCHS['pretrain_epochs']} epochs of pretraining and {MNIST_EPOCHS['max_epochs']} of joint training.",
         "",
         "| data | method | seeds | ACC | NMI | ARI | seconds | ACC of the run with the smallest loss |",
         "|---|---|---|---|---|---|---|---|",
@@ -284,8 +282,8 @@ def table() -> str:
         "",
         "## Engine",
         "",
-        "An epoch of the library's training loop over one of a bare loop with the same network, batch and optimiser, in",
-        "the same process, in turn; float32.",
+        "An epoch of the library's training loop over one of a bare loop with the same network, batch and optimiser,",
+        "in the same process, in turn; float32.",
         "",
         "| network | ours, s | bare, s | ratio |",
         "|---|---|---|---|",
@@ -297,7 +295,7 @@ def table() -> str:
     ]
     lines += [
         "",
-        "A training step in bfloat16 over one in float32, and what `precision=\"auto\"` takes.",
+        'A training step in bfloat16 over one in float32, and what `precision="auto"` takes.',
         "",
         "| network | weights | float32, ms | bfloat16, ms | ratio | auto |",
         "|---|---|---|---|---|---|",

@@ -20,7 +20,7 @@ from neuralclust.training import Trainer, Update, make_optimizer, map_rows
 SRC = Path(neuralclust.__file__).parent
 
 
-# -- structure ----------------------------------------------------------------------------------------------------
+# -- structure ------------------------------------------------------------------------------------
 
 ORDER = ["functional", "nn", "data", "kmeans", "runtime", "callbacks", "training", "base", "methods"]
 
@@ -47,7 +47,11 @@ def test_imports_go_one_way(layer):
 
 
 def test_importing_the_package_is_free():
-    code = "import sys, neuralclust, neuralclust.registry; print([m for m in ('torch', 'sklearn', 'numpy') if m in sys.modules])"
+    code = """
+import sys
+import neuralclust, neuralclust.registry
+print([m for m in ("torch", "sklearn", "numpy") if m in sys.modules])
+"""
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -65,7 +69,7 @@ def test_only_one_training_loop():
     assert [f.name for f in loops] == ["training.py"]
 
 
-# -- registry -----------------------------------------------------------------------------------------------------
+# -- registry ------------------------------------------------------------------------------------
 
 
 def test_every_entry_can_be_made():
@@ -80,7 +84,7 @@ def test_every_entry_can_be_made():
         registry.find("zzz")
 
 
-# -- training -----------------------------------------------------------------------------------------------------
+# -- training ------------------------------------------------------------------------------------
 
 
 def line(n=64):
@@ -183,7 +187,7 @@ def test_optimizers_step(name):
     assert make_optimizer(name, [p], 0.25).param_groups[0]["lr"] == 0.25
 
 
-# -- runtime ------------------------------------------------------------------------------------------------------
+# -- runtime ------------------------------------------------------------------------------------
 
 
 def test_precision_gate(monkeypatch):
@@ -209,15 +213,21 @@ def test_seeds():
 def test_seeded_restores_the_state_even_after_an_error():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="stop"), seeded(0, torch.device("cpu")) as generator:
-        first = torch.rand(1), torch.rand(1, generator=generator)
-        raise RuntimeError("stop")
+    first = []
+
+    def fail():
+        with seeded(0, torch.device("cpu")) as generator:
+            first.extend([torch.rand(1), torch.rand(1, generator=generator)])
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
     assert torch.equal(before, torch.get_rng_state())
     with seeded(0, torch.device("cpu")) as generator:
-        assert (torch.rand(1), torch.rand(1, generator=generator)) == first
+        assert [torch.rand(1), torch.rand(1, generator=generator)] == first
 
 
-# -- k-means ------------------------------------------------------------------------------------------------------
+# -- k-means ------------------------------------------------------------------------------------
 
 
 def test_initial_centres():

@@ -137,7 +137,7 @@ class NeuralClusterer(
         if self.encoder is None and recipe.normalize:  # directions count: scale, but do not shift
             low, high = 0.0, max(-low, high)
         self.history_: list[dict[str, Any]] = []
-        vars(self).pop("_online", None)
+        self.__dict__.pop("_online", None)
         stages = [recipe.pretrain_epochs > 0, recipe.max_epochs > 0]
         report = FitReport(self, self.n_init * sum(stages))
         best: tuple[float, ClusterModule, int] | None = None
@@ -181,11 +181,7 @@ class NeuralClusterer(
                     self.history_.append({"init": run, **row})
                     return epoch_ended()
 
-                return len(
-                    trainer.fit(
-                        module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log
-                    )
-                )
+                return len(trainer.fit(module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log))
 
         weights = trainable(module.autoencoder)
         n_iter = 0
@@ -234,7 +230,7 @@ class NeuralClusterer(
 
         def place(centers: np.ndarray) -> None:
             new = torch.as_tensor(centers, dtype=torch.float32, device=device)
-            rows = (new != module.head.centers).any(dim=1)
+            rows = new.ne(module.head.centers).any(dim=1)
             module.head.init_(new[rows], rows)
 
         @torch.inference_mode()
@@ -287,7 +283,7 @@ class NeuralClusterer(
     def _build(self, shape: tuple[int, ...], recipe: SimpleNamespace | None = None) -> ClusterModule:
         recipe = recipe or self._recipe(1)
         sizes = recipe.hidden_layer_sizes
-        if not all(isinstance(size, Integral) and size > 0 for size in sizes):
+        if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes={sizes!r} must be positive integers, such as (500, 500, 2000).")
         if isinstance(self.encoder, nn.Module):
             autoencoder = adapt_encoder(self.encoder, shape, sizes)
@@ -493,9 +489,7 @@ class _Rows:
 
     def batches(self, indices: Any) -> Iterator[tuple[Tensor, Tensor]]:
         indices = list(indices)
-        for index, (_, x) in zip(
-            indices, self._source.batches([self._rows[i] for i in indices]), strict=True
-        ):
+        for index, (_, x) in zip(indices, self._source.batches([self._rows[i] for i in indices]), strict=True):
             yield index, x
 
 
@@ -522,9 +516,7 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
 
 
-def mlp_or_features(
-    encoder: str | None, shape: tuple[int, ...], embed_dim: int, **options: Any
-) -> Autoencoder:
+def mlp_or_features(encoder: Any, shape: tuple[int, ...], embed_dim: int, **options: Any) -> Autoencoder:
     """The two networks that every method shares: fully connected, or the features as they are."""
     if encoder is None:
         return Features(shape)

@@ -92,13 +92,12 @@ class EarlyStopping(_Callback):
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
+        self._best, self._since = 0.0, 0
 
     def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> bool:
         if self.monitor not in row:
             raise ValueError(f"monitor={self.monitor!r} is not in the history, which has {sorted(row)}.")
-        if row["epoch"] == 0:
-            self._best, self._since = row[self.monitor], 0
-        elif row[self.monitor] < self._best - self.min_delta:
+        if row["epoch"] == 0 or row[self.monitor] < self._best - self.min_delta:
             self._best, self._since = row[self.monitor], 0
         else:
             self._since += 1
@@ -143,9 +142,7 @@ class ScoreEpochs(_Callback):
         A row an epoch scored: ``init``, ``stage``, ``epoch`` and each metric.
     """
 
-    def __init__(
-        self, X: Any, y: Any, metrics: Mapping[str, Callable[[Any, Any], float]], *, every: int = 1
-    ):
+    def __init__(self, X: Any, y: Any, metrics: Mapping[str, Callable[[Any, Any], float]], *, every: int = 1):
         self.X = X
         self.y = y
         self.metrics = metrics

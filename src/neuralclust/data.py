@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,10 +36,8 @@ class ArraySource:
         self.shape = shape
         self._sparse = sp.issparse(rows)
         if isinstance(rows, np.ndarray) and rows.dtype in _DIRECT and rows.flags.writeable:
-            try:
+            with suppress(ValueError):  # negative strides or foreign byte order
                 rows = torch.from_numpy(rows)  # shares memory; gathers rows on all threads
-            except ValueError:  # negative strides or foreign byte order
-                pass
         self._rows = rows
 
     def __len__(self) -> int:
@@ -221,7 +220,5 @@ def value_range(source: Source) -> tuple[float, float]:
         least, most = torch.aminmax(rows)
         low, high = min(low, float(least)), max(high, float(most))
     if not math.isfinite(high - low):
-        raise ValueError(
-            f"The values of X span {low:.3g} .. {high:.3g}, more than float64 can subtract. Rescale X."
-        )
+        raise ValueError(f"The values of X span {low:.3g} .. {high:.3g}, more than float64 can subtract. Rescale X.")
     return low, high

@@ -67,9 +67,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")
     try:
         new.mkdir()
-        tensors = {
-            name: value.detach().cpu().contiguous() for name, value in estimator.module_.state_dict().items()
-        }
+        tensors = {name: value.detach().cpu().contiguous() for name, value in estimator.module_.state_dict().items()}
         tensors["labels_"] = torch.from_numpy(np.ascontiguousarray(estimator.labels_))
         save_file(tensors, new / TENSORS)
         config = _describe(estimator)
@@ -126,9 +124,7 @@ def load(
     params = dict(config["params"])
     if params.get("encoder") == _CUSTOM:
         if encoder is None:
-            raise ValueError(
-                f"{path} was made with a network of your own. Pass it: load(path, encoder=your_module)."
-            )
+            raise ValueError(f"{path} was made with a network of your own. Pass it: load(path, encoder=your_module).")
         params["encoder"] = encoder
     if isinstance(params.get("init"), list):
         params["init"] = np.asarray(params["init"], dtype=np.float32)
@@ -219,7 +215,17 @@ def _read_config(file: Path) -> dict[str, Any]:
             f"{file} has format {config['format']}, written by neuralclust {config.get('neuralclust')}; this version "
             f"({__version__}) reads up to {FORMAT}. Upgrade neuralclust."
         )
-    keys = {"class", "params", "shape", "n_features_in", "feature_names_in", "n_iter", "loss", "history", "sha256"}
+    keys = {
+        "class",
+        "params",
+        "shape",
+        "n_features_in",
+        "feature_names_in",
+        "n_iter",
+        "loss",
+        "history",
+        "sha256",
+    }
     if missing := sorted(keys - config.keys()):
         raise ValueError(f"{file} is damaged: it lacks {missing}. Restore it from a copy.")
     if config["class"] not in METHODS:

@@ -1,4 +1,4 @@
-"""Clustering metrics: what the papers report. Thin over scikit-learn, whose functions are re-exported under their names.
+"""Clustering metrics, what the papers report: thin over scikit-learn, whose functions are here under their names.
 
 Every function takes ``(labels_true, labels_pred)`` and is unchanged by renaming clusters.
 """
@@ -39,7 +39,7 @@ def _contingency(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.ndarray:
     labels_true = column_or_1d(labels_true)
     labels_pred = column_or_1d(labels_pred)
     check_consistent_length(labels_true, labels_pred)
-    if len(labels_true) == 0:
+    if np.size(labels_true) == 0:
         raise ValueError("labels_true and labels_pred are empty; at least 1 label is needed.")
     return contingency_matrix(labels_true, labels_pred)
 

@@ -47,7 +47,7 @@ def make_optimizer(name: str, params: Any, lr: float | None = None) -> torch.opt
 
 
 class Update:
-    """"This loss moves these parameters": a loss and the optimisers whose parameters learn from it.
+    """ "This loss moves these parameters": a loss and the optimisers whose parameters learn from it.
 
     Parameters
     ----------
@@ -134,6 +134,7 @@ class Trainer:
             One row an epoch: ``stage``, ``epoch`` and the mean of each term of the loss.
         """
         rows: list[dict[str, Any]] = []
+        row: dict[str, Any]
         before = {name: value.clone() for name, value in module.state_dict().items()}
         with module.computing_in(self.precision):
             for epoch in range(epochs):

@@ -81,10 +81,22 @@ def test_containers_give_the_same_clusters(easy, tmp_path, container):
 
 @pytest.mark.parametrize(
     "dtype",
-    ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "longdouble"],
+    [
+        "bool",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+        "float16",
+        "longdouble",
+    ],
 )
 def test_numeric_dtypes(images, dtype):
-    X, y = images
+    X, _ = images
     X = (X.reshape(60, -1) > 100) if dtype == "bool" else X.reshape(60, -1) // 2
     model = small("AEKMeans", 2, pretrain_epochs=3).fit(X.astype(dtype))
     assert np.array_equal(model.labels_, small("AEKMeans", 2, pretrain_epochs=3).fit(X.astype("float32")).labels_)
@@ -159,7 +171,11 @@ BAD = {
     "a stream": (lambda X: Stream(), TypeError, "map-style Dataset"),
     "a dataset of strings": (lambda X: Rows(["a"] * 9, [0] * 9), TypeError, "must yield tensors"),
     "fewer rows than clusters": (lambda X: X[:2], ValueError, "n_samples=2 should be >= n_clusters=3"),
-    "a span beyond float64": (lambda X: X.astype("float64") * 1.7e308 / abs(X).max(), ValueError, "Rescale X"),
+    "a span beyond float64": (
+        lambda X: X.astype("float64") * 1.7e308 / abs(X).max(),
+        ValueError,
+        "Rescale X",
+    ),
 }
 
 
@@ -208,7 +224,7 @@ def test_other_features_at_predict(method, easy):
     X, _ = easy
     model = small(method).fit(X)
     for use in (model.predict, model.predict_proba, model.transform, model.score):
-        with pytest.raises(ValueError, match="X has 15 features, but .* is expecting 16"):
+        with pytest.raises(ValueError, match=r"X has 15 features, but .* is expecting 16"):
             use(X[:, :15])
     with pytest.raises(ValueError, match="15 features"):
         model.predict(torch.tensor(X[:, :15]))
@@ -250,7 +266,7 @@ def test_bad_parameters(method, easy, params, message):
 
 
 def test_a_frozen_encoder_stays_frozen(method, easy):
-    X, y = easy
+    X, _ = easy
     encoder = torch.nn.Linear(16, 8)
     encoder.requires_grad_(False)
     model = small(method, encoder=encoder).fit(X)

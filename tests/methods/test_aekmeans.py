@@ -11,7 +11,7 @@ from tests.conftest import small
 
 
 def test_without_encoder_it_is_k_means(easy):
-    X, y = easy
+    X, _ = easy
     model = AEKMeans(3, encoder=None, random_state=0).fit(X)
     reference = KMeans(3, n_init=10, random_state=0).fit(X)
     assert adjusted_rand_score(reference.labels_, model.labels_) == 1.0
@@ -28,7 +28,7 @@ def test_counts_are_those_of_the_training_rows(easy):
 
 
 def test_codes_beyond_the_limit_are_sampled(easy, monkeypatch):
-    X, y = easy
+    X, _ = easy
     monkeypatch.setattr("neuralclust.base._CODE_BYTES", 64)
     seen = []
     original = KMeans.fit

@@ -68,7 +68,7 @@ def test_adadelta_step_is_the_ten_percent_rule():
     for j in won.unique():
         g = z[won == j].sum(dim=0)
         expected[j] = F.normalize(old[j] + 0.1 * g / g.norm(), dim=0)
-    network, centers = update.optimizers
+    _, centers = update.optimizers
     head.weight.grad = torch.autograd.grad(head.loss(z), head.weight)[0]
     centers.step()
     angle = torch.rad2deg(torch.arccos((head.centers * expected).sum(dim=1).clamp(max=1)))
@@ -106,7 +106,13 @@ def test_without_gradient_normalisation_steps_are_huge_at_the_papers_alpha():
 
 
 def test_centres_have_unit_length_after_every_kind_of_training(easy):
-    for params in ({}, {"variant": "paper"}, {"end_to_end": False}, {"alternate": "batch"}, {"encoder": None}):
+    for params in (
+        {},
+        {"variant": "paper"},
+        {"end_to_end": False},
+        {"alternate": "batch"},
+        {"encoder": None},
+    ):
         model = small("TELL", **params).fit(easy[0])
         assert np.allclose(np.linalg.norm(model.cluster_centers_, axis=1), 1, atol=1e-5), params
         model.partial_fit(easy[0])
@@ -116,7 +122,12 @@ def test_centres_have_unit_length_after_every_kind_of_training(easy):
 def test_paper_variant_is_the_published_recipe():
     recipe = TELL(variant="paper")._recipe(70_000)
     assert (recipe.max_epochs, recipe.pretrain_epochs, recipe.batch_size) == (3000, 0, 256)
-    assert (recipe.optimizer, recipe.alpha, recipe.init, recipe.clustering_weight) == ("adadelta", 1e-3, "kaiming", 0.01)
+    assert (recipe.optimizer, recipe.alpha, recipe.init, recipe.clustering_weight) == (
+        "adadelta",
+        1e-3,
+        "kaiming",
+        0.01,
+    )
     own = TELL(variant="paper", max_epochs=7, optimizer="adam")._recipe(70_000)
     assert (own.max_epochs, own.optimizer) == (7, "adam")
 

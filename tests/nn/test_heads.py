@@ -18,7 +18,7 @@ def unit_centers(k=3, p=4, seed=1):
     return codes(k, p, seed)
 
 
-# -- TELL -----------------------------------------------------------------------------------------------------
+# -- TELL ------------------------------------------------------------------------------------
 
 
 def test_tell_loss_by_loops():
@@ -47,15 +47,13 @@ def test_tell_released_loss_identity(alpha, k):
     by_loops = 0.01 / alpha * total / (20 * k)
     assert float(released_loss(layer, z)) == pytest.approx(by_loops, rel=1e-10)
     assert by_loops == pytest.approx(0.02 - 0.02 / k * np.mean(cosines), rel=1e-10)
-    assert float(released_loss(layer, z)) == pytest.approx(
-        0.02 - 0.02 / k + 0.01 / k * float(layer.loss(z)), rel=1e-10
-    )
+    assert float(released_loss(layer, z)) == pytest.approx(0.02 - 0.02 / k + 0.01 / k * float(layer.loss(z)), rel=1e-10)
 
 
 def test_tell_table_s1():
     """The published 0.018138861 on MNIST is a mean cosine of .9306, 0.018088113 on CIFAR-10 one of .9559."""
-    assert (0.02 - 0.018138861) * 10 / 0.02 == pytest.approx(0.9306, abs=1e-4)
-    assert (0.02 - 0.018088113) * 10 / 0.02 == pytest.approx(0.9559, abs=1e-4)
+    assert pytest.approx(0.9306, abs=1e-4) == (0.02 - 0.018138861) * 10 / 0.02
+    assert pytest.approx(0.9559, abs=1e-4) == (0.02 - 0.018088113) * 10 / 0.02
 
 
 def test_tell_attention_by_loops():
@@ -91,7 +89,7 @@ def test_tell_a_cluster_that_won_nothing_stays():
     assert float(layer.weight.grad[0].norm()) > 0
 
 
-# -- k-meansNet ---------------------------------------------------------------------------------------------------
+# -- k-meansNet ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("assignment", ["hard", "soft"])
@@ -156,7 +154,9 @@ def test_gradients(make):
     names = [n for n, _ in layer.named_parameters()]
 
     def by_params(*values):
-        return torch.func.functional_call(_Loss(layer), {f"layer.{n}": v for n, v in zip(names, values, strict=True)}, z.detach())
+        return torch.func.functional_call(
+            _Loss(layer), {f"layer.{n}": v for n, v in zip(names, values, strict=True)}, z.detach()
+        )
 
     assert torch.autograd.gradcheck(by_params, params)
 
@@ -170,7 +170,7 @@ class _Loss(torch.nn.Module):
         return self.layer.loss(z)
 
 
-# -- centroids ----------------------------------------------------------------------------------------------------
+# -- centroids ------------------------------------------------------------------------------------
 
 
 def test_centroid_update_is_the_row_by_row_rule():

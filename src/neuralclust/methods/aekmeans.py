@@ -155,9 +155,7 @@ class AEKMeans(NeuralClusterer):
     def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
         if self.encoder == "conv":
             return ConvAutoencoder(shape, self.embed_dim)
-        return mlp_or_features(
-            self.encoder, shape, self.embed_dim, hidden_layer_sizes=self.hidden_layer_sizes
-        )
+        return mlp_or_features(self.encoder, shape, self.embed_dim, hidden_layer_sizes=self.hidden_layer_sizes)
 
     def _head(self, embed_dim: int, recipe: SimpleNamespace) -> CentroidLayer:
         return CentroidLayer(embed_dim, self.n_clusters)
@@ -184,7 +182,7 @@ class AEKMeans(NeuralClusterer):
             self.module_.head.update_(self.module_.eval().encode(x))
         weights = trainable(self.module_.autoencoder)
         if train_encoder and weights:
-            if not hasattr(self, "_online"):
+            if not hasattr(self, "_online_encoder"):
                 network = make_optimizer(recipe.optimizer, weights, recipe.lr)
-                self._online = Update(self._reconstruction, network)
-            self._online.step(self.module_.train(), x, index)
+                self._online_encoder = Update(self._reconstruction, network)
+            self._online_encoder.step(self.module_.train(), x, index)

@@ -267,9 +267,7 @@ class TELL(NeuralClusterer):
         else:
             optimizer = torch.optim.SGD([module.head.weight], lr=1.0)
         if self.normalize_gradient:
-            optimizer.register_step_pre_hook(
-                lambda *_: module.head.normalize_gradient_(self.center_step)
-            )
+            optimizer.register_step_pre_hook(lambda *_: module.head.normalize_gradient_(self.center_step))
         optimizer.register_step_post_hook(lambda *_: module.head.normalize_())
         return optimizer
 
@@ -335,5 +333,3 @@ class TELL(NeuralClusterer):
             margin=scores[rows, cluster] - scores[rows, runner_up],
             attention=self.predict_proba(X),
         )
-
-

@@ -122,9 +122,7 @@ class MLPAutoencoder(Autoencoder):
         first = [nn.Dropout(input_dropout)] * (input_dropout > 0)
         encoder = [nn.Flatten(), *first, *_dense(sizes, dropout), ACTIVATIONS[code_activation]()]
         decoder = [*_dense(sizes[::-1], 0.0), ACTIVATIONS[output_activation](), nn.Unflatten(1, tuple(shape))]
-        super().__init__(
-            nn.Sequential(*encoder), nn.Sequential(*decoder), embed_dim=embed_dim, normalize=normalize
-        )
+        super().__init__(nn.Sequential(*encoder), nn.Sequential(*decoder), embed_dim=embed_dim, normalize=normalize)
 
 
 def _dense(sizes: Sequence[int], dropout: float) -> list[nn.Module]:
@@ -189,7 +187,7 @@ class ConvAutoencoder(Autoencoder):
             nn.ConvTranspose2d(16, channels, 3, 1, 1), nn.Sigmoid(),
         )  # fmt: skip
         super().__init__(encoder, decoder, embed_dim=embed_dim, normalize=normalize)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class PoolConvAutoencoder(Autoencoder):
@@ -249,7 +247,7 @@ class PoolConvAutoencoder(Autoencoder):
             ACTIVATIONS[output_activation](),
         )  # fmt: skip
         super().__init__(encoder, decoder, embed_dim=embed_dim, normalize=normalize)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _image_shape(shape: Sequence[int]) -> Sequence[int]:
@@ -273,14 +271,10 @@ class Features(Autoencoder):
     """
 
     def __init__(self, shape: Sequence[int], *, normalize: bool = False):
-        super().__init__(
-            nn.Flatten(), nn.Unflatten(1, tuple(shape)), embed_dim=math.prod(shape), normalize=normalize
-        )
+        super().__init__(nn.Flatten(), nn.Unflatten(1, tuple(shape)), embed_dim=math.prod(shape), normalize=normalize)
 
 
-def adapt_encoder(
-    encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: Sequence[int]
-) -> Autoencoder:
+def adapt_encoder(encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: Sequence[int]) -> Autoencoder:
     """A private copy of a user's network as an :class:`Autoencoder`.
 
     An :class:`Autoencoder` is taken as it is. Any other module is an encoder; it is given a fully connected

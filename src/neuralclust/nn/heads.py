@@ -41,6 +41,9 @@ class CentroidLayer(nn.Module):
     tensor([0, 1])
     """
 
+    centers: Tensor
+    counts: Tensor
+
     def __init__(self, embed_dim: int, n_clusters: int):
         super().__init__()
         self.register_buffer("centers", torch.zeros(n_clusters, embed_dim))

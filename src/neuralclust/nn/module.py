@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,11 @@ class ClusterModule(nn.Module):
     shift, scale : Tensor of shape ()
         ``prepare`` maps x to ``(x - shift) * scale``; float64, so that an offset far from zero costs no digits.
     """
+
+    autoencoder: Autoencoder
+    head: Any  # a layer of heads.py, or anything that has what these have
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, autoencoder: Autoencoder, head: nn.Module, shape: tuple[int, ...]):
         super().__init__()
