@@ -35,9 +35,7 @@ class Method:
 
 
 METHODS = {
-    "TELL": Method(
-        "neuralclust.methods.tell:TELL", "XAI Beyond Classification: Interpretable Neural Clustering", 2022
-    ),
+    "TELL": Method("neuralclust.methods.tell:TELL", "XAI Beyond Classification: Interpretable Neural Clustering", 2022),
     "KMeansNet": Method(
         "neuralclust.methods.kmeansnet:KMeansNet",
         "k-meansNet: When k-means Meets Differentiable Programming",

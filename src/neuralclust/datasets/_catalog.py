@@ -114,9 +114,7 @@ _KRIZ = "https://www.cs.toronto.edu/~kriz"
 _DENG_CAI = "http://www.cad.zju.edu.cn/home/dengcai/Data"
 _LIBSVM = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass"
 _CIFAR_TERMS = "none stated by the source, which asks for a citation of Krizhevsky, 2009"
-_CIFAR_SOURCE = (
-    "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; " + _KRIZ + "/cifar.html"
-)
+_CIFAR_SOURCE = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; " + _KRIZ + "/cifar.html"
 _MNIST_SOURCE = "LeCun, Cortes and Burges; the files of yann.lecun.com from the mirror that PyTorch keeps"
 _MNIST_TERMS = "CC BY-SA 3.0, as commonly stated; derived from NIST special databases 3 and 1"
 _MAMMALS_ROWS = "45c8a5e0ddd23055ef051bb3f84386bbeae3016215bd89eb5ba92892190501de"
@@ -166,9 +164,7 @@ _SPECS = [
         shape=(70000, 28, 28),
         dtype="uint8",
         classes=_GARMENTS,
-        files=tuple(
-            Remote(f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}") for name in _IDX
-        ),
+        files=tuple(Remote(f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}") for name in _IDX),
         parse=_formats.idx,
         counts=(7000,) * 10,
         sha256=(
@@ -294,8 +290,7 @@ _SPECS = [
         dtype="float32",
         classes=_TOPICS,
         files=tuple(
-            Remote(f"http://web.ist.utl.pt/~acardoso/datasets/r8-{part}-all-terms.txt")
-            for part in ("train", "test")
+            Remote(f"http://web.ist.utl.pt/~acardoso/datasets/r8-{part}-all-terms.txt") for part in ("train", "test")
         ),
         parse=partial(_formats.r8, topics=_TOPICS),
         counts=(2292, 374, 3923, 51, 271, 293, 144, 326),

@@ -137,9 +137,7 @@ def _open(remote: Remote, folder: Path, name: str) -> BinaryIO:
             ).hexdigest()
             if digest != remote.md5:
                 where = own if own.is_file() else remote.url
-                raise ValueError(
-                    f"{where}: wrong MD5 checksum: expected {remote.md5}, got {digest}; fetch it again"
-                )
+                raise ValueError(f"{where}: wrong MD5 checksum: expected {remote.md5}, got {digest}; fetch it again")
             stream.seek(0)
     except BaseException:
         stream.close()
@@ -248,9 +246,7 @@ def _check_form(spec: Spec, arrays: Arrays) -> None:
     for key, classes in (("y", spec.classes), ("y_coarse", spec.coarse_classes)):
         labels = arrays.get(key, y)
         if labels.shape != x.shape[:1] or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"{key} must be {x.shape[0]} integers, not {labels.dtype} of shape {labels.shape}"
-            )
+            raise ValueError(f"{key} must be {x.shape[0]} integers, not {labels.dtype} of shape {labels.shape}")
         last = len(classes) - 1 if classes else np.inf
         if labels.size and not (labels.min() >= 0 and labels.max() <= last):
             raise ValueError(f"{key} lies between {labels.min()} and {labels.max()}, not in [0, {last}]")

@@ -44,9 +44,7 @@ def idx(streams: Sequence[BinaryIO]) -> Arrays:
         content = _read(gzip.GzipFile(fileobj=stream))
         zeros, kind, ndim = struct.unpack_from(">HBB", content)
         if zeros != 0 or kind != 8:
-            raise ValueError(
-                f"an IDX file of unsigned bytes starts with 00 00 08, not {content[:3].hex(' ')}"
-            )
+            raise ValueError(f"an IDX file of unsigned bytes starts with 00 00 08, not {content[:3].hex(' ')}")
         shape = struct.unpack_from(f">{ndim}I", content, 4)
         arrays.append(np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape))
     return {"x": np.concatenate(arrays[0::2]), "y": np.concatenate(arrays[1::2])}

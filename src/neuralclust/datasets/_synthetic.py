@@ -93,24 +93,16 @@ def make_subspaces(
     bases = np.linalg.qr(rng.normal(size=(n_subspaces, n_features, subspace_dim))).Q
     weights = rng.normal(size=(n_samples, subspace_dim)) / np.sqrt(subspace_dim)
     X = _jitter(rng, n_samples, n_features, noise)
-    for k, basis in enumerate(
-        bases
-    ):  # one product for each subspace: bases[y] would hold a basis for each point
+    for k, basis in enumerate(bases):  # one product for each subspace: bases[y] would hold a basis for each point
         X[y == k] += weights[y == k] @ basis.T
     return X.astype(np.float32), y
 
 
-def _labels(
-    rng: np.random.Generator, n_samples: int, n_groups: int, n_features: int, noise: float
-) -> np.ndarray:
+def _labels(rng: np.random.Generator, n_samples: int, n_groups: int, n_features: int, noise: float) -> np.ndarray:
     if not 1 <= n_groups <= n_samples:
-        raise ValueError(
-            f"{n_groups} groups of {n_samples} samples: ask for at least one, and a sample for each"
-        )
+        raise ValueError(f"{n_groups} groups of {n_samples} samples: ask for at least one, and a sample for each")
     if n_features < 1 or not 0 <= noise < np.inf:
-        raise ValueError(
-            f"n_features={n_features} must be at least 1 and noise={noise} finite and not negative"
-        )
+        raise ValueError(f"n_features={n_features} must be at least 1 and noise={noise} finite and not negative")
     return rng.permutation(np.arange(n_samples, dtype=np.int64) % n_groups)
 
 
