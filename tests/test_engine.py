@@ -1,6 +1,7 @@
 """The parts under the estimators: training loop, runtime, k-means, registry, and how the modules hang together."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +258,13 @@ def test_empty_clusters_get_half_of_the_widest():
     hopeless, changed = split_clusters(z * 0, lambda c: np.zeros(4, int), np.zeros((3, 1)), seed=0)
     assert changed == []
     assert np.array_equal(hopeless, np.zeros((3, 1)))
+
+
+def test_the_example_of_a_network_of_ones_own():
+    example = SRC.parents[1] / "examples" / "plug_in_layer.py"
+    if not example.exists():
+        pytest.skip("the examples are not beside the installed package")
+    spec = importlib.util.spec_from_file_location("plug_in_layer", example)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(epochs=3) > 0.5
