@@ -1,0 +1,579 @@
+"""The command line. Heavy imports wait inside the commands: ``neuralclust --help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import difflib
+import json
+import os
+import re
+import shutil
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from neuralclust import __version__, registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RUN_FILES = {
+    "model": "fitted model, for neuralclust.load and neuralclust predict",
+    "labels.csv": "cluster of every row",
+    "history.jsonl": "losses, a line an epoch",
+    "run.json": "method, parameters and data file of this run",
+}
+_DATA = "data file: .npy, .npz, .csv or .parquet; a row a sample, numbers only"
+_NAMES = {
+    "acc": "accuracy under the best one-to-one map to the classes",
+    "nmi": "normalised mutual information, arithmetic mean",
+    "nmi_geometric": "normalised mutual information, geometric mean",
+    "ari": "adjusted Rand index",
+    "ami": "adjusted mutual information",
+    "homogeneity": "every cluster has one class only",
+    "completeness": "every class is in one cluster only",
+    "v_measure": "harmonic mean of the two above",
+    "purity": "rows of the commonest class of their cluster",
+    "precision": "pairs of rows put together that belong together",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 2 after an error, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parse(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("neuralclust: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it once more when it exits
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        if "--debug" in argv:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"neuralclust: error: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# -- the arguments --------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print its usage and exit: ``main`` prints all errors alike."""
+
+    def error(self, message: str) -> Any:
+        raise ValueError(f"{message}. See {self.prog} --help.")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    fitting = argv[:1] == ["fit"]
+    method = None
+    if fitting:
+        first = _Parser(prog="neuralclust fit", add_help=False, allow_abbrev=False)
+        first.add_argument("--method")
+        method = first.parse_known_args(argv)[0].method
+        if method is None and not {"-h", "--help"} & set(argv):
+            method = "tell"
+    # Only now are the parameters known; listing them loads the method, which plain help need not wait for.
+    estimator = registry.make(method, 1) if method else None
+    args, unknown = _parser(estimator).parse_known_args(argv)
+    if unknown:
+        if fitting and (names := [text.partition("=")[0] for text in unknown if text.startswith("--")]):
+            raise ValueError(_unknown_parameter(estimator, names[0]))
+        raise ValueError(f"unrecognised arguments: {' '.join(unknown)}. See neuralclust {args.command} --help.")
+    args.estimator = estimator
+    return args
+
+
+def _parser(estimator: Any = None) -> argparse.ArgumentParser:
+    def add(name: str, run: Callable[[argparse.Namespace], None], about: str, example: str) -> Any:
+        command = commands.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return command
+
+    parser = _Parser(
+        prog="neuralclust",
+        description="Neural clustering: TELL, k-meansNet and AE + k-means, beside scikit-learn's methods.",
+        epilog=textwrap.dedent("""\
+            examples:
+              neuralclust demo
+              neuralclust fit data.npy --method tell --n-clusters 10 --out run
+              neuralclust predict run/model new.npy --out labels.csv
+              neuralclust evaluate labels.csv truth.csv"""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"neuralclust {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    demo = add("demo", _demo, "compare the methods on handwritten digits, with pictures (about a minute)",
+               "neuralclust demo --seeds 1")  # fmt: skip
+    demo.add_argument("--out", type=Path, default=Path("neuralclust-demo"), metavar="DIR",
+                      help="folder to write; an earlier demo there is replaced, a folder with any other "
+                      "file is refused (default: %(default)s)")  # fmt: skip
+    demo.add_argument("--seeds", type=int, default=3, metavar="N", help="fits of each method (default: 3)")
+    demo.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    fit = add("fit", _fit, "cluster the rows of a file and save the model",
+              "neuralclust fit data.npy --method tell --n-clusters 10 --max-epochs 20 --out run\n\n"
+              "Every parameter of the method is an option; to list them with their meaning:\n"
+              "  neuralclust fit --method tell --help")  # fmt: skip
+    fit.add_argument("data", type=Path, metavar="DATA", help=_DATA)
+    fit.add_argument("--n-clusters", type=int, required=True, metavar="K", help="number of clusters")
+    fit.add_argument("--method", default="tell", metavar="NAME",
+                     help="method, as `neuralclust list` names it (default: tell)")  # fmt: skip
+    fit.add_argument("--out", type=Path, default=Path("neuralclust-fit"), metavar="DIR",
+                     help="folder to write; an earlier fit there is replaced, a folder with any other "
+                     "file is refused (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    if estimator is not None:
+        group = fit.add_argument_group(f"parameters of {type(estimator).__name__}")
+        about = _parameter_help(type(estimator))
+        for name in _parameters(estimator):
+            group.add_argument(_option(name), metavar="VALUE", dest=f"parameter:{name}", help=about.get(name))
+
+    predict = add("predict", _predict, "find the cluster of every row of a file with a saved model",
+                  "neuralclust predict run/model new.npy --out labels.csv")  # fmt: skip
+    predict.add_argument("model", type=Path, metavar="MODEL", help="model folder that fit, demo or save() wrote")
+    predict.add_argument("data", type=Path, metavar="DATA", help=_DATA)
+    predict.add_argument("--out", type=Path, metavar="FILE",
+                         help="CSV file to write or replace (default: standard output)")  # fmt: skip
+    predict.add_argument("--proba", action="store_true", help="add a column p0, p1, ... for each cluster: "
+                         "soft assignments, which sum to 1")  # fmt: skip
+    predict.add_argument("--device", metavar="NAME", help="where to compute: auto, cpu, cuda, ... "
+                         "(default: as the model was made)")  # fmt: skip
+
+    evaluate = add("evaluate", _evaluate, "compare clusters with known classes",
+                   "neuralclust evaluate run/labels.csv truth.csv")  # fmt: skip
+    files = ".csv with one column, or one named label, or .npy"
+    evaluate.add_argument("labels", type=Path, metavar="LABELS", help=f"clusters: {files}")
+    evaluate.add_argument("truth", type=Path, metavar="TRUTH", help=f"classes: {files}; words need the header label")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    add("list", _list, "list the methods with their papers", "neuralclust list")
+    return parser
+
+
+def _option(parameter: str) -> str:
+    return "--" + parameter.replace("_", "-")
+
+
+def _parameters(estimator: Any) -> list[str]:
+    return [name for name in estimator.get_params(deep=False) if name not in ("n_clusters", "n_components")]
+
+
+def _parameter_help(cls: type) -> dict[str, str]:
+    """First paragraph of each parameter in a numpydoc docstring, made fit for argparse."""
+    section = (cls.__doc__ or "").partition("Attributes\n")[0]
+    found = re.findall(r"^    (\w+) ?: (.+)\n((?:        .+\n)+)", section, re.MULTILINE)
+    texts = {name: f"{' '.join(text.split())} ({kind})" for name, kind, text in found}
+    return {name: re.sub(r":\w+:`~?(.+?)`", r"\1", text).replace("%", "%%") for name, text in texts.items()}
+
+
+def _unknown_parameter(estimator: Any, option: str) -> str:
+    options = [_option(name) for name in _parameters(estimator)] if estimator is not None else []
+    close = difflib.get_close_matches(option.replace("_", "-"), options, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    name = type(estimator).__name__ if estimator is not None else "fit"
+    return f"{name} has no parameter {option}.{hint} It has {', '.join(options)}."
+
+
+def _value(text: str) -> Any:
+    """A parameter as a Python value: a number, a tuple, None, True, False, or else the text itself."""
+    constants = {"none": None, "true": True, "false": False}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+# -- the commands ---------------------------------------------------------------------------------------
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from neuralclust import demo
+
+    with _output_folder(args.out, demo.FILES) as folder:
+        demo.run(folder, seeds=args.seeds, say=print, quiet=args.quiet)
+    _say_files(args.out, demo.FILES)
+    print(f"Next: neuralclust predict {args.out / 'model'} {args.out / 'digits.npy'} --proba --out labels.csv")
+
+
+def _fit(args: argparse.Namespace) -> None:
+    estimator, out = args.estimator, args.out
+    given = {key.partition(":")[2]: value for key, value in vars(args).items() if key.startswith("parameter:")}
+    params = {name: _value(text) for name, text in given.items() if text is not None}
+    for name, value in params.items():  # --hidden-layer-sizes 64 means one layer
+        if isinstance(getattr(estimator, name), tuple) and isinstance(value, int):
+            params[name] = (value,)
+    method = registry.find(args.method)
+    estimator = registry.make(method, args.n_clusters).set_params(**params)
+    ours = method in registry.METHODS
+    X = read_data(args.data)
+    with _output_folder(out, RUN_FILES) as folder:
+        if ours and not args.quiet:
+            _show_progress(estimator)
+        start = time.perf_counter()
+        labels = estimator.fit_predict(X)
+        seconds = time.perf_counter() - start
+        if ours:
+            estimator.save(folder / "model")
+            lines = "".join(json.dumps(row) + "\n" for row in estimator.history_)
+            (folder / "history.jsonl").write_text(lines)
+        (folder / "labels.csv").write_text(_csv(labels))
+        about = {
+            "neuralclust": __version__, "method": method, "n_clusters": args.n_clusters, "parameters": params,
+            "data": str(args.data), "seconds": round(seconds, 3),
+        }  # fmt: skip
+        (folder / "run.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
+        written = sorted(file.name for file in folder.iterdir())
+    if not ours:
+        print(
+            f"neuralclust: no model file is written for scikit-learn's {method}; the equivalent of k-means "
+            f"that can be saved is --method AEKMeans --encoder none",
+            file=sys.stderr,
+        )
+    if not args.quiet:
+        sizes = [int((labels == j).sum()) for j in range(args.n_clusters)]
+        loss = f", loss {estimator.loss_:.4g}" if ours else ""
+        print(
+            f"{method}: {X.shape[0]:,} rows in {args.n_clusters} clusters of {min(sizes):,} to "
+            f"{max(sizes):,}{loss}, {seconds:.1f} s"
+        )
+        _say_files(out, {name: RUN_FILES[name] for name in written})
+
+
+def _predict(args: argparse.Namespace) -> None:
+    import neuralclust
+
+    model = neuralclust.load(args.model, device=args.device)
+    X = read_data(args.data)
+    text = _csv(model.predict(X), model.predict_proba(X) if args.proba else None)
+    if args.out is None:
+        sys.stdout.write(text)
+    else:
+        _write(args.out, text)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    labels, truth = read_labels(args.labels), read_labels(args.truth)
+    from neuralclust.metrics import evaluate
+
+    scores = evaluate(truth, labels)
+    if args.json:
+        print(json.dumps(scores, indent=1))
+        return
+    for name, score in scores.items():
+        print(f"{name:<14}{score:>8.4f}  {_NAMES.get(name, '')}".rstrip())
+
+
+def _list(args: argparse.Namespace) -> None:
+    methods = {**registry.METHODS, **registry.BASELINES}
+    width = max(len(name) for name in methods) + 2
+    indent = " " * (width + 16)
+    print(f"{'method':<{width}}{'year':<6}{'family':<10}paper")
+    for name, method in methods.items():
+        first = f"{name:<{width}}{method.year:<6}{method.family:<10}"
+        columns = max(shutil.get_terminal_size().columns, 60)
+        print(textwrap.fill(method.paper, columns, initial_indent=first, subsequent_indent=indent))
+
+
+# -- files ----------------------------------------------------------------------------------------------
+
+
+def read_data(path: Path) -> Any:
+    """Rows of a data file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npy`` (opened as a memory map), ``.npz`` (the array named x or data, the only one, or a scipy
+        sparse matrix), ``.csv`` (with or without a header) or ``.parquet``.
+
+    Returns
+    -------
+    ndarray or scipy sparse matrix
+
+    Raises
+    ------
+    ValueError
+        If the file has another extension, is damaged, or has a column that does not hold numbers.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: the extension must be one of {', '.join(readers)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        return readers[path.suffix.lower()](path)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    import numpy as np
+
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _read_npz(path: Path) -> Any:
+    import zipfile
+
+    import numpy as np
+    import scipy.sparse as sp
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            if {"format", "shape", "data"} <= set(names):
+                return sp.load_npz(path)
+            chosen = [name for name in names if name.lower() in ("x", "data")] or names
+            if len(chosen) != 1:
+                raise ValueError(f"it has the arrays {names}; name the one to use x or data.")
+            return arrays[chosen[0]]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"it is not an .npz file ({error}).") from error
+
+
+def _read_csv(path: Path) -> np.ndarray:
+    import numpy as np
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file), [])
+    skip = int(not all(_is_number(cell) for cell in header))
+    options: dict[str, Any] = {
+        "delimiter": ",",
+        "ndmin": 2,
+        "comments": None,
+        "quotechar": '"',
+        "encoding": "utf-8-sig",
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file: the estimator says so
+            return np.loadtxt(path, skiprows=skip, **options)
+    except ValueError as error:
+        names = header if skip else [str(number) for number in range(1, len(header) + 1)]
+        raise ValueError(_wrong_cell(path, names, skip) or str(error)) from error
+
+
+def _wrong_cell(path: Path, names: list[str], skip: int) -> str | None:
+    """Where the first cell is that is not a number."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for line, row in enumerate(csv.reader(file), 1):
+            if line <= skip or not row:
+                continue
+            if len(row) != len(names):
+                return f"line {line} has {len(row)} columns, not {len(names)} as the first line."
+            for name, cell in zip(names, row, strict=True):
+                if not _is_number(cell):
+                    return f"column {name!r} has {cell!r} in line {line}, not a number. Drop or encode it."
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def _read_parquet(path: Path) -> np.ndarray:
+    import numpy as np
+
+    columns = _parquet_columns(path)
+    for name, column in columns.items():
+        if column.dtype.kind not in "biuf":
+            raise ValueError(f"column {name!r} holds {column.dtype}, not numbers. Drop or encode it.")
+    if not columns:
+        raise ValueError("it has no columns.")
+    return np.column_stack(list(columns.values()))
+
+
+def _parquet_columns(path: Path) -> dict[str, np.ndarray]:
+    """Columns by name, by the first reader that is installed."""
+    try:
+        if find_spec("pyarrow"):
+            import pyarrow.parquet
+
+            table = pyarrow.parquet.read_table(path)
+            return {name: table[name].to_numpy() for name in table.column_names}
+        if find_spec("polars"):
+            import polars
+
+            return {column.name: column.to_numpy() for column in polars.read_parquet(path)}
+        if find_spec("pandas"):
+            import pandas
+
+            return {str(name): column.to_numpy() for name, column in pandas.read_parquet(path).items()}
+    except ImportError:  # pandas reads nothing without an engine
+        pass
+    except Exception as error:  # each reader has errors of its own
+        raise ValueError(f"it cannot be read as parquet: {error}") from error
+    raise ImportError("Reading .parquet needs pyarrow, polars or pandas. Run: pip install pyarrow")
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Labels of a file: one column of a ``.csv``, or a ``.npy``.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.csv`` has one column, or one named ``label``. A first line that is not a number, above numbers,
+        is a header.
+
+    Returns
+    -------
+    ndarray
+        Integers if they all are, else numbers or words.
+    """
+    import numpy as np
+
+    if path.suffix.lower() not in (".csv", ".npy"):
+        raise ValueError(f"{path}: labels are read from .csv and .npy.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    if path.suffix.lower() == ".npy":
+        try:
+            labels = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        if labels.ndim != 1 and labels.shape[1:] != (1,):
+            raise ValueError(f"{path}: it has shape {labels.shape}; labels are one number a row.")
+        return labels.ravel()
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = [row for row in csv.reader(file) if row]
+    first = rows[0] if rows else []
+    column = first.index("label") if "label" in first else 0
+    widths = {len(row) for row in rows}
+    if len(widths) > 1 or ("label" not in first and widths - {1}):
+        raise ValueError(f"{path}: it needs a single column, or the same columns in every line with one named label.")
+    values = [row[column] for row in rows]
+    numbers = [_is_number(value) for value in values]
+    if "label" in first or (values and not numbers[0] and all(numbers[1:])):
+        values, numbers = values[1:], numbers[1:]
+    if not values:
+        raise ValueError(f"{path}: it holds no labels.")
+    if not all(numbers):
+        return np.asarray(values)
+    floats = np.asarray(values, dtype=np.float64)
+    integers = floats.astype(np.int64)
+    return integers if (integers == floats).all() else floats
+
+
+def _csv(labels: np.ndarray, proba: np.ndarray | None = None) -> str:
+    lines = [str(label) for label in labels.tolist()]
+    if proba is None:
+        return "\n".join(["label", *lines, ""])
+    header = ",".join(["label", *(f"p{j}" for j in range(proba.shape[1]))])
+    shares = (",".join(f"{p:.9g}" for p in row) for row in proba.tolist())  # 9 digits keep a float32 whole
+    return "\n".join([header, *(f"{line},{share}" for line, share in zip(lines, shares, strict=True)), ""])
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        new.write_text(text)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output_folder(out: Path, known: Any) -> Iterator[Path]:
+    """A folder to write into, whose files move to ``out`` once all is done; until then ``out`` is as it was.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` holds anything but the ``known`` files of an earlier run, among them its ``run.json``.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"--out {out} is a file. Give a folder.")
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    old = {file.name for file in out.iterdir() if not file.name.startswith(".neuralclust-")}
+    if foreign := sorted(old if "run.json" not in old else old - set(known)):
+        raise FileExistsError(
+            f"--out {out} holds {foreign[0]!r}, which this command did not write. Give a new or empty folder."
+        )
+    try:
+        with TemporaryDirectory(prefix=".neuralclust-", dir=out) as new:
+            yield Path(new)
+            for name in old:
+                shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink()
+            for file in Path(new).iterdir():
+                file.rename(out / file.name)
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+# -- what is shown --------------------------------------------------------------------------------------
+
+
+def _say_files(out: Path, files: dict[str, str]) -> None:
+    print(f"\nWritten to {out}:")
+    for name, about in files.items():
+        print(f"  {name:<15}{about}")
+
+
+def _show_progress(estimator: Any) -> None:
+    if find_spec("rich") is None:
+        print(
+            "neuralclust: there is no progress bar without rich: pip install 'neuralclust[cli]'",
+            file=sys.stderr,
+        )
+        return
+    import rich
+
+    from neuralclust.callbacks import ProgressBar
+
+    rich.reconfigure(stderr=True)  # scikit-learn's bar goes to rich's own console; standard output is for results
+    estimator.set_callbacks(ProgressBar())
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"neuralclust: warning: {' '.join(str(message).split())}", file=sys.stderr)

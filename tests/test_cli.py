@@ -1,0 +1,448 @@
+"""The command line, end to end in temporary folders."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import neuralclust
+from neuralclust import _extras, callbacks, cli
+from neuralclust.datasets import make_sphere_clusters
+from neuralclust.metrics import evaluate
+
+TINY = [
+    "--n-clusters",
+    "3",
+    "--hidden-layer-sizes",
+    "16",
+    "--embed-dim",
+    "4",
+    "--random-state",
+    "0",
+    "--quiet",
+]
+EPOCHS = ["--pretrain-epochs", "2", "--max-epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = make_sphere_clusters(90, 3, 8, noise=0.1, random_state=0)
+    return X.astype(np.float32), y
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run a command that must fail; its one line of explanation."""
+
+    def run(*argv):
+        assert cli.main([str(arg) for arg in argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("neuralclust: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run
+
+
+def labels_of(path):
+    with open(path) as file:
+        header, *rows = csv.reader(file)
+    assert header[0] == "label"
+    return np.array([int(row[0]) for row in rows])
+
+
+def fit(folder, X, *options, method="tell", name="run"):
+    np.save(folder / "X.npy", X)
+    argv = [
+        "fit",
+        "X.npy",
+        "--method",
+        method,
+        "--out",
+        name,
+        *TINY,
+        *(EPOCHS if method == "tell" else ()),
+        *options,
+    ]
+    assert cli.main(argv) == 0
+    return folder / name
+
+
+# -- start ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["fit", "--help"], ["list"]])
+def test_answers_without_heavy_imports(argv):
+    code = (
+        "import sys\nfrom neuralclust import cli\n"
+        f"try:\n    cli.main({argv})\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print([m for m in ('torch', 'numpy', 'sklearn', 'scipy', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_version_and_list(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"neuralclust {neuralclust.__version__}\n"
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for name, method in {**neuralclust.registry.METHODS, **neuralclust.registry.BASELINES}.items():
+        (line,) = [line for line in out.splitlines() if line.split()[0] == name]
+        assert str(method.year) in line
+        assert method.family in line
+
+
+def test_help_of_a_method_explains_its_parameters(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--method", "kmeansnet", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "parameters of KMeansNet" in text
+    assert "--max-epochs VALUE Epochs of joint training. None: 50 (repaired), 3000 (paper)." in text
+    assert "0.4 %" not in text  # notes are not parameters
+    assert "--n-components" not in text
+
+
+# -- fit and predict --------------------------------------------------------------------------------------
+
+
+def test_fit_writes_what_the_estimator_finds(folder, data, capsys):
+    X, _ = data
+    np.save("X.npy", X)
+    argv = ["fit", "X.npy", "--n-clusters", "3", "--hidden-layer-sizes", "16,8", "--random-state", "0"]
+    assert cli.main([*argv, "--embed-dim=4", *EPOCHS, "--init", "k-means++", "--end-to-end", "false"]) == 0
+    out, err = capsys.readouterr()
+    assert "TELL" in err  # the progress bar
+    assert "90 rows in 3 clusters" in out
+    assert "\x1b" not in out
+    run = folder / "neuralclust-fit"
+    assert sorted(file.name for file in run.iterdir()) == ["history.jsonl", "labels.csv", "model", "run.json"]
+    model = neuralclust.load(run / "model")
+    assert (model.hidden_layer_sizes, model.init, model.end_to_end) == ([16, 8], "k-means++", False)
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert rows == model.history_
+    assert [row["stage"] for row in rows] == ["pretrain"] * 2 + ["fit"] * 2
+    params = {"hidden_layer_sizes": (16, 8), "embed_dim": 4, "pretrain_epochs": 2, "max_epochs": 2}
+    by_hand = neuralclust.TELL(3, **params, init="k-means++", end_to_end=False, random_state=0).fit(X)
+    for labels in (model.labels_, model.predict(X), by_hand.labels_):
+        assert (labels_of(run / "labels.csv") == labels).all()
+
+
+def test_quiet_is_quiet_and_predict_repeats_fit(folder, data, capsys):
+    X, _ = data
+    run = fit(folder, X)
+    assert capsys.readouterr() == ("", "")
+    assert cli.main(["predict", "run/model", "X.npy"]) == 0
+    assert capsys.readouterr().out == (run / "labels.csv").read_text()
+    assert cli.main(["predict", "run/model", "X.npy", "--out", "new/p.csv", "--proba", "--device", "cpu"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert (labels_of("new/p.csv") == labels_of(run / "labels.csv")).all()
+    table = np.loadtxt("new/p.csv", delimiter=",", skiprows=1)
+    assert (table[:, 1:].astype(np.float32) == neuralclust.load(run / "model").predict_proba(X)).all()
+    assert os.listdir("new") == ["p.csv"]
+
+
+def write_csv(path, X, header):
+    np.savetxt(path, X, delimiter=",", header=header, comments="")
+
+
+def write_parquet(path, X):
+    import pandas
+
+    pandas.DataFrame(X, columns=[f"c{j}" for j in range(X.shape[1])]).to_parquet(path)
+
+
+WRITERS = {
+    "only.npz": lambda path, X: np.savez(path, some=X),
+    "named.npz": lambda path, X: np.savez(path, x=X, y=np.zeros(len(X))),
+    "sparse.npz": lambda path, X: sp.save_npz(path, sp.csr_array(X)),
+    "header.csv": lambda path, X: write_csv(path, X, '"a, b",c,d,e,f,g,h,1'),
+    "bare.csv": lambda path, X: np.savetxt(path, X, delimiter=","),
+    "mark.csv": lambda path, X: np.savetxt(path, X, delimiter=",", encoding="utf-8-sig"),
+    "table.parquet": write_parquet,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_clusters(folder, data, name):
+    X, _ = data
+    expected = labels_of(fit(folder, X) / "labels.csv")
+    WRITERS[name](folder / name, X)
+    assert cli.main(["fit", name, "--out", "again", *TINY, *EPOCHS]) == 0
+    assert (labels_of("again/labels.csv") == expected).all()
+    assert cli.main(["predict", "run/model", name, "--out", "labels.csv"]) == 0
+    assert (labels_of("labels.csv") == expected).all()
+
+
+def test_npy_is_mapped_and_images_are_accepted(folder, data):
+    X, _ = data
+    np.save("X.npy", X)
+    assert isinstance(cli.read_data(folder / "X.npy"), np.memmap)
+    run = fit(folder, np.abs(X).reshape(-1, 2, 4))
+    assert neuralclust.load(run / "model").reconstruct_centers().shape == (3, 2, 4)
+
+
+@pytest.mark.parametrize("reader", ["polars", "pandas", None])
+def test_parquet_takes_the_reader_that_is_there(folder, data, reader, monkeypatch, fails):
+    X, _ = data
+    write_parquet("t.parquet", X)
+    monkeypatch.setattr(cli, "find_spec", lambda name: name == reader or None)
+    if reader is None:
+        assert "needs pyarrow, polars or pandas" in fails("fit", "t.parquet", *TINY)
+    else:
+        assert (cli.read_data(folder / "t.parquet") == X).all()
+
+
+def test_baselines_write_no_model(folder, data, capsys):
+    X, _ = data
+    for method, options in (
+        ("k-means", ["--n-init", "2"]),
+        ("gaussian-mixture", ["--covariance-type", "diag"]),
+    ):
+        np.save("X.npy", X)
+        argv = [
+            "fit",
+            "X.npy",
+            "--method",
+            method,
+            "--n-clusters",
+            "3",
+            "--out",
+            method,
+            "--random-state",
+            "0",
+        ]
+        assert cli.main([*argv, *options]) == 0
+        out, err = capsys.readouterr()
+        assert "--method AEKMeans --encoder none" in err
+        assert err.count("\n") == 1
+        assert "labels.csv" in out
+        assert sorted(os.listdir(method)) == ["labels.csv", "run.json"]
+        options = {"n_init": 2} if method == "k-means" else {"covariance_type": "diag"}
+        expected = neuralclust.registry.make(method, 3, random_state=0, **options).fit_predict(X)
+        assert (labels_of(f"{method}/labels.csv") == expected).all()
+    run = fit(folder, X, "--encoder", "None", method="aekmeans")
+    assert (run / "history.jsonl").read_text() == ""  # k-means alone has no epochs
+    assert neuralclust.load(run / "model").encoder is None
+
+
+def test_no_progress_bar_without_rich(folder, data, monkeypatch, capsys):
+    X, _ = data
+    np.save("X.npy", X)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(callbacks, "ProgressBar", None)
+    assert cli.main(["fit", "X.npy", *TINY[:-1], *EPOCHS]) == 0
+    assert "no progress bar without rich: pip install 'neuralclust[cli]'" in capsys.readouterr().err
+
+
+def test_warnings_are_one_line(folder, capsys):
+    np.save("X.npy", np.ones((20, 4), dtype=np.float32))
+    assert cli.main(["fit", "X.npy", *TINY, *EPOCHS]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all(line.startswith("neuralclust: warning: ") for line in lines)
+
+
+# -- the output folder ------------------------------------------------------------------------------------
+
+
+def test_an_earlier_run_is_replaced_whole(folder, data):
+    X, _ = data
+    run = fit(folder, X)
+    before = (run / "labels.csv").read_text()
+    fit(folder, X[:30], method="aekmeans")
+    assert len(labels_of(run / "labels.csv")) == 30
+    assert type(neuralclust.load(run / "model")).__name__ == "AEKMeans"
+    assert (run / "labels.csv").read_text() != before
+    assert cli.main(["fit", "X.npy", "--method", "kmeans", "--n-clusters", "3", "--out", "run", "--quiet"]) == 0
+    assert sorted(os.listdir(run)) == ["labels.csv", "run.json"]  # no stale model beside other labels
+
+
+def test_foreign_files_are_never_touched(folder, data, fails):
+    X, _ = data
+    np.save("X.npy", X)
+    run = fit(folder, X)
+    (run / "notes.txt").write_text("mine")
+    labels = (run / "labels.csv").read_text()
+    assert "'notes.txt'" in fails("fit", "X.npy", "--out", "run", *TINY, *EPOCHS)
+    assert (run / "notes.txt").read_text() == "mine"
+    assert (run / "labels.csv").read_text() == labels
+    (folder / "truth").mkdir()
+    (folder / "truth" / "labels.csv").write_text("label\n0\n")  # a name of ours, but not from a run
+    assert "'labels.csv'" in fails("fit", "X.npy", "--out", "truth", *TINY, *EPOCHS)
+    assert (folder / "truth" / "labels.csv").read_text() == "label\n0\n"
+    assert "is a file" in fails("fit", "X.npy", "--out", "X.npy", *TINY, *EPOCHS)
+    assert "'X.npy'" in fails("fit", "X.npy", "--out", ".", *TINY, *EPOCHS)
+
+
+def test_a_failed_fit_leaves_nothing_and_keeps_the_earlier_run(folder, data, fails):
+    X, _ = data
+    run = fit(folder, X)
+    before = {file: (run / file).stat().st_mtime_ns for file in os.listdir(run)}
+    np.save("nan.npy", np.full((5, 8), np.nan))
+    assert "NaN" in fails("fit", "nan.npy", "--out", "run", *TINY, *EPOCHS)
+    assert {file: (run / file).stat().st_mtime_ns for file in os.listdir(run)} == before
+    assert "NaN" in fails("fit", "nan.npy", "--out", "other", *TINY, *EPOCHS)
+    assert not (folder / "other").exists()
+
+
+def test_ctrl_c_ends_with_130_and_one_line(folder, data, monkeypatch, capsys):
+    np.save("X.npy", data[0])
+    # In the middle of a fit. Sent to another process, it could fall into an import, where Python may swallow it.
+    monkeypatch.setattr(neuralclust.TELL, "_place_centers", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert cli.main(["fit", "X.npy", *TINY, *EPOCHS]) == 130
+    assert capsys.readouterr() == ("", "neuralclust: interrupted; nothing was written\n")
+    assert os.listdir(folder) == ["X.npy"]
+
+
+# -- evaluate ---------------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_every_metric(folder, capsys):
+    truth, labels = [0, 0, 1, 1, 2, 2], [1, 1, 0, 0, 0, 2]
+    (folder / "labels.csv").write_text("label,p0\n" + "".join(f"{label},0.5\n" for label in labels))
+    np.save("truth.npy", truth)
+    (folder / "plain.csv").write_text("".join(f"{label}\n" for label in truth))
+    (folder / "other.csv").write_text("digit\n" + "".join(f"{label}.0\n" for label in truth))
+    (folder / "words.csv").write_text("label\n" + "".join(f"class {label}\n" for label in truth))
+    expected = evaluate(truth, labels)
+    for name in ("truth.npy", "plain.csv", "other.csv", "words.csv"):
+        assert cli.main(["evaluate", "labels.csv", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == pytest.approx(expected)
+    assert cli.main(["evaluate", "labels.csv", "truth.npy"]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {line[0]: float(line[1]) for line in table} == pytest.approx(expected, abs=1e-4)
+    assert cli.main(["evaluate", "truth.npy", "labels.csv", "--json"]) == 0
+    swapped = json.loads(capsys.readouterr().out)
+    assert swapped["homogeneity"] == pytest.approx(expected["completeness"])
+
+
+def test_evaluate_refuses_what_is_no_label_file(folder, fails):
+    np.save("a.npy", [0, 1])
+    np.save("three.npy", [0, 1, 1])
+    np.save("table.npy", np.zeros((2, 2), dtype=int))
+    for name, text in {"two.csv": "1,2\n3,4\n", "empty.csv": "label\n", "ragged.csv": "label,x\n1\n"}.items():
+        (folder / name).write_text(text)
+    assert "inconsistent" in fails("evaluate", "a.npy", "three.npy")
+    assert "table.npy" in fails("evaluate", "a.npy", "table.npy")
+    assert "single column" in fails("evaluate", "a.npy", "two.csv")
+    assert "single column" in fails("evaluate", "a.npy", "ragged.csv")
+    assert "no labels" in fails("evaluate", "a.npy", "empty.csv")
+    assert "no such file" in fails("evaluate", "a.npy", "missing.csv")
+    assert "labels are read from" in fails("evaluate", "a.npy", "a.txt")
+
+
+# -- errors -----------------------------------------------------------------------------------------------
+
+
+def test_errors_are_one_line(folder, data, fails):
+    X, _ = data
+    run = fit(folder, X)
+    np.save("narrow.npy", X[:, :5])
+    np.savez("two.npz", a=X, b=X)
+    (folder / "bad.npz").write_text("no zip")
+    (folder / "bad.npy").write_text("no array")
+    (folder / "empty.npy").write_text("")
+    (folder / "bad.parquet").write_text("no table")
+    (folder / "words.csv").write_text("size,colour\n1,red\n")
+    (folder / "gap.csv").write_text("size,weight\n1,2\n3,\n")
+    (folder / "ragged.csv").write_text("1,2\n3,4,5\n")
+    (folder / "bare.csv").write_text("1,2\n3,x\n")
+    (folder / "none.csv").write_text("")
+    np.save("objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+
+    def data_error(name):
+        return fails("fit", name, "--out", "new", *TINY, *EPOCHS)
+
+    assert "Did you mean TELL?" in fails("fit", "X.npy", "--method", "tel", "--n-clusters", "3")
+    for wrong in (["--pretrain-epoch", "5"], ["--pretrain_epochs=5"]):
+        error = fails("fit", *wrong, "X.npy", "--n-clusters", "3")
+        assert "TELL has no parameter --pretrain" in error
+        assert "Did you mean --pretrain-epochs? It has " in error
+        assert "--temperature" in error
+    assert "max_epochs" in fails("fit", "X.npy", "--n-clusters", "3", "--max-epochs", "many")
+    assert "lr" in fails("fit", "X.npy", "--n-clusters", "3", "--lr", "-1")
+    assert "--n-clusters" in fails("fit", "X.npy")
+    assert "unrecognised arguments: more" in fails("fit", "X.npy", "more", "--n-clusters", "3")
+    assert "unrecognised arguments: --x" in fails("list", "--x")
+    assert "COMMAND" in fails()
+    assert "invalid choice: 'fti'" in fails("fti")
+    assert "no such file" in data_error("missing.npy")
+    assert "extension must be one of .npy, .npz, .csv, .parquet" in data_error("X.txt")
+    assert "arrays ['a', 'b']" in data_error("two.npz")
+    for name in ("bad.npz", "bad.npy", "empty.npy", "bad.parquet", "none.csv", "objects.npy"):
+        assert name.split(".")[0] in data_error(name) or name == "none.csv"
+    assert "column 'colour' has 'red' in line 2" in data_error("words.csv")
+    assert "column 'weight' has '' in line 3" in data_error("gap.csv")
+    assert "column '2' has 'x' in line 2" in data_error("bare.csv")
+    assert "line 2 has 3 columns, not 2" in data_error("ragged.csv")
+    assert "5 features" in fails("predict", "run/model", "narrow.npy", "--out", "labels.csv")
+    assert "not a model" in fails("predict", "run", "X.npy")
+    assert "device" in fails("predict", "run/model", "X.npy", "--device", "abacus")
+    (run / "model" / "config.json").write_text("{")
+    assert "damaged" in fails("predict", "run/model", "X.npy")
+    assert not {"new", "labels.csv", "neuralclust-fit"} & set(os.listdir(folder))
+
+
+def test_parquet_names_the_column_that_is_not_numeric(folder, fails):
+    import pandas
+
+    pandas.DataFrame({"size": [1, 2], "colour": ["red", "blue"]}).to_parquet("t.parquet")
+    assert "column 'colour' holds" in fails("fit", "t.parquet", *TINY)
+    pandas.DataFrame({"size": [1, None, 3], "flag": [True, False, True]}).to_parquet("n.parquet")
+    assert cli.read_data(folder / "n.parquet")[0].tolist() == [1.0, 1.0]
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(FileNotFoundError):
+        cli.main(["predict", "nowhere", "X.npy", "--debug"])
+
+
+def test_a_file_is_written_whole_or_not_at_all(folder, monkeypatch):
+    (folder / "labels.csv").write_text("old")
+
+    def no_space(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(cli.os, "replace", no_space)
+    with pytest.raises(OSError, match="No space"):
+        cli._write(folder / "labels.csv", "new")
+    assert os.listdir(folder) == ["labels.csv"]
+    assert (folder / "labels.csv").read_text() == "old"
+
+
+def test_values():
+    cases = {
+        "1e-3": 1e-3,
+        "none": None,
+        "TRUE": True,
+        "64,32": (64, 32),
+        "k-means": "k-means",
+        "(": "(",
+        "7": 7,
+    }
+    for text, value in cases.items():
+        assert cli._value(text) == value
+        assert type(cli._value(text)) is type(value)
+
+
+def test_a_missing_extra_is_named():
+    with pytest.raises(ImportError, match=r"pip install 'neuralclust\[report\]'"):
+        _extras.require("a_package_that_nobody_has", "report")
+    assert _extras.require("json", "report") is json
