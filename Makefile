@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/.demo
 	$(BIN)/neuralclust demo
 
+# A thread each: two processes that take all cores each slow one another down tenfold.
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """k-meansNet: the k-means objective written as a linear layer with softmax.
 
 ``|z - c_j|^2 = 1 - (W_j.z + b_j) / alpha`` for unit-length codes, ``W_j = 2 alpha c_j``, ``b_j = -alpha |c_j|^2``. The
-paper trains W and b freely; that has no lower bound, so the default keeps them in the set that k-means allows.
+paper trains W and b freely, which has no lower bound; the default ties b to W, which is k-means' own objective.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ class KMeansNet(NeuralClusterer):
         Train the encoder with the clustering loss, or only the cluster layer on the codes of a pretrained one.
     assignment : {"hard", "soft"}, default=None
         Indicator in the loss. None: "hard" (repaired), "soft" (paper).
-    coupled : bool, default=False
-        Tie ``b`` to ``W`` instead of training it. Soft and coupled needs ``alpha`` of at least about 5.
+    coupled : bool, default=None
+        Tie ``b`` to ``W`` instead of training it. Soft and coupled needs ``alpha`` of at least about 5. None: True
+        (repaired), False (paper).
     clustering_weight : float, default=None
         Weight of the clustering loss of a row beside the mean squared error of a pixel. None: 0.02 (repaired),
         1e-3 (paper, which names none).
@@ -101,9 +102,11 @@ class KMeansNet(NeuralClusterer):
     Adadelta. Adding a constant to every bias then lowers the loss without changing an assignment, and the longest
     weight of a cluster feeds on itself: the loss falls without end, centres leave the unit ball and clusters die; a
     ``ConvergenceWarning`` says so. The paper's argument for decoupling has the bound inverted: coupled, the loss is a
-    squared distance and cannot fall below -1. ``variant="repaired"`` projects after every step onto the set that the
-    paper itself writes down (``|W_j| <= 2 alpha``, Eq. 10) with ``-alpha <= b_j <= 0``, and takes the hard indicator,
-    since at the paper's ``alpha`` the softmax is uniform to within 0.4 %.
+    squared distance minus 1 and cannot fall below -1. ``variant="repaired"`` couples them and takes the hard indicator,
+    since at the paper's ``alpha`` the softmax is uniform to within 0.4 %. With ``coupled=False`` it projects after every
+    step onto the set that the paper itself writes down (``|W_j| <= 2 alpha``, Eq. 10) with ``-alpha <= b_j <= 0``: bounded,
+    but every bias runs to 0, small clusters can die on the way, and on digits with a 256-128 encoder the accuracy falls
+    from 86.8 to 65.7 (three seeds).
 
     References
     ----------
@@ -122,12 +125,12 @@ class KMeansNet(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None, "optimizer": "adam",
-            "assignment": "hard", "clustering_weight": 0.02, "alpha": 5.0, "dropout": 0.0,
+            "assignment": "hard", "coupled": True, "clustering_weight": 0.02, "alpha": 5.0, "dropout": 0.0,
             "code_activation": "linear", "normalize": True,
         },
         "paper": {
             "init": "k-means++", "max_epochs": 3000, "pretrain_epochs": 100, "batch_size": 256,
-            "optimizer": "adadelta", "assignment": "soft", "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
+            "optimizer": "adadelta", "assignment": "soft", "coupled": False, "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
             "code_activation": "sigmoid", "normalize": True,
         },
     }  # fmt: skip
@@ -136,7 +139,7 @@ class KMeansNet(NeuralClusterer):
         **NeuralClusterer._parameter_constraints,
         "end_to_end": ["boolean"],
         "assignment": [StrOptions({"hard", "soft"}), None],
-        "coupled": ["boolean"],
+        "coupled": ["boolean", None],
         "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
         "alpha": [Interval(Real, 0, None, closed="neither"), None],
     }
@@ -159,7 +162,7 @@ class KMeansNet(NeuralClusterer):
         variant: str = "repaired",
         end_to_end: bool = True,
         assignment: str | None = None,
-        coupled: bool = False,
+        coupled: bool | None = None,
         clustering_weight: float | None = None,
         alpha: float | None = None,
         device: str | torch.device = "auto",
@@ -207,7 +210,7 @@ class KMeansNet(NeuralClusterer):
             self.n_clusters,
             alpha=recipe.alpha,
             assignment=recipe.assignment,
-            coupled=self.coupled,
+            coupled=recipe.coupled,
         )
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
