@@ -103,10 +103,10 @@ class KMeansNet(NeuralClusterer):
     weight of a cluster feeds on itself: the loss falls without end, centres leave the unit ball and clusters die; a
     ``ConvergenceWarning`` says so. The paper's argument for decoupling has the bound inverted: coupled, the loss is a
     squared distance minus 1 and cannot fall below -1. ``variant="repaired"`` couples them and takes the hard indicator,
-    since at the paper's ``alpha`` the softmax is uniform to within 0.4 %. With ``coupled=False`` it projects after every
-    step onto the set that the paper itself writes down (``|W_j| <= 2 alpha``, Eq. 10) with ``-alpha <= b_j <= 0``: bounded,
-    but every bias runs to 0, small clusters can die on the way, and on digits with a 256-128 encoder the accuracy falls
-    from 86.8 to 65.7 (three seeds).
+    since at the paper's ``alpha`` the softmax is uniform to within 0.4 %. With ``coupled=False`` it projects
+    after every step onto the set that the paper itself writes down (``|W_j| <= 2 alpha``, Eq. 10) with
+    ``-alpha <= b_j <= 0``: bounded, but every bias runs to 0 and small clusters can die on the way. On digits with a
+    256-128 encoder the accuracy falls from 86.8 to 65.7 (mean of three seeds).
 
     References
     ----------
@@ -130,7 +130,8 @@ class KMeansNet(NeuralClusterer):
         },
         "paper": {
             "init": "k-means++", "max_epochs": 3000, "pretrain_epochs": 100, "batch_size": 256,
-            "optimizer": "adadelta", "assignment": "soft", "coupled": False, "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
+            "optimizer": "adadelta", "assignment": "soft", "coupled": False,
+            "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
             "code_activation": "sigmoid", "normalize": True,
         },
     }  # fmt: skip
