@@ -22,7 +22,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import ClassifierTags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
 from neuralclust.callbacks import FitReport
@@ -32,10 +32,19 @@ from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, ClusterModule, Features, MLPAutoencoder
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
-from neuralclust.training import LEARNING_RATES, Terms, Trainer, Update, make_optimizer, map_rows, mean_terms
+from neuralclust.training import (
+    LEARNING_RATES,
+    Terms,
+    Trainer,
+    Update,
+    make_optimizer,
+    map_rows,
+    mean_terms,
+    prepared,
+)
 
 _TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
-_CODE_BYTES = 2**26  # codes held at once to choose the first centres from
+_CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 
 
 class NeuralClusterer(
@@ -61,7 +70,7 @@ class NeuralClusterer(
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "lr": [Interval(Real, 0, None, closed="neither"), None],
         "optimizer": [StrOptions(set(LEARNING_RATES)), None],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left"), None],
         "variant": [StrOptions({"repaired", "paper"})],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
@@ -89,9 +98,13 @@ class NeuralClusterer(
     def _turn(self) -> str:
         return "all"
 
-    def _online_updates(self, module: ClusterModule, recipe: SimpleNamespace) -> tuple[Update, Update | None]:
-        """For a stream: the update of the centres on codes as they are, and that of the encoder if it has one."""
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
+        """For a stream: what moves the centres alone, on the codes as they are."""
         raise NotImplementedError
+
+    def _encoder_loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        """For a stream: what the encoder learns from, if asked."""
+        return self._loss(module, x, index)
 
     # variant is a parameter of the methods that a paper proposes; the others have one form only.
     variant: str = "repaired"
@@ -107,8 +120,9 @@ class NeuralClusterer(
         ----------
         X : array-like, sparse matrix, tensor, torch Dataset or DataLoader
             Rows ``(n_samples, n_features)`` or images ``(n, height, width)`` or ``(n, channels, height, width)``,
-            of any numeric dtype. Nothing but a batch at a time is copied, cast or densified. Of the tuples that
-            a Dataset yields, the first item is used.
+            of any numeric dtype. Of arrays, memory maps, CSR matrices and tensors, nothing but a batch at a time is
+            copied, cast or densified; lists, data frames and other sparse formats are converted first. Of the tuples
+            that a Dataset yields, the first item is used.
         y : Ignored
             Present for scikit-learn; labels are never used.
 
@@ -138,22 +152,22 @@ class NeuralClusterer(
             low, high = 0.0, max(-low, high)
         self.history_: list[dict[str, Any]] = []
         self.__dict__.pop("_online", None)
-        stages = [recipe.pretrain_epochs > 0, recipe.max_epochs > 0]
-        report = FitReport(self, self.n_init * sum(stages))
-        best: tuple[float, ClusterModule, int] | None = None
+        report = FitReport(self)
+        best: tuple[float, ClusterModule, int, int] | None = None
         for run, seed in enumerate(draw_seeds(self.random_state, self.n_init)):
             with seeded(seed, device) as generator:
                 module = self._build(source.shape, recipe)
                 module.set_range_(low, high)
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
-                trainer = Trainer(recipe.batch_size, device, precision, generator, self.tol)
+                trainer = Trainer(recipe.batch_size, device, precision, generator, recipe.tol)
                 n_iter = self._train(module, source, trainer, recipe, report, run, seed)
                 loss = mean_terms(module, self._loss, source, tile=_TILE, device=device)["loss"]
             if best is None or _smaller(loss, best[0]):
-                best = loss, module, n_iter
+                best = loss, module, n_iter, seed
         assert best is not None  # n_init is at least 1
-        self.loss_, self.module_, self.n_iter_ = best
+        self.loss_, self.module_, self.n_iter_, seed = best
+        self._fitted_params = self.get_params(deep=False)  # what save writes, whatever set_params does later
         self.labels_ = self._predict(source)
         if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
             self._fill_empty_clusters(source, seed)
@@ -200,12 +214,12 @@ class NeuralClusterer(
         z = self._codes(module, source, trainer.generator, trainer.device)
         if isinstance(recipe.init, np.ndarray):
             expected = (self.n_clusters, z.shape[1])
-            if recipe.init.shape != expected:
+            centers = check_array(recipe.init, dtype=np.float32, ensure_2d=False, input_name="init")
+            if centers.shape != expected:
                 raise ValueError(
-                    f"init has shape {recipe.init.shape}; {expected} is needed: a centre for each cluster, in "
+                    f"init has shape {centers.shape}; {expected} is needed: a centre for each cluster, in "
                     f"the space of the codes."
                 )
-            centers = recipe.init
         else:
             centers = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
         module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
@@ -215,11 +229,14 @@ class NeuralClusterer(
     ) -> np.ndarray:
         """Codes of all rows, or of a random part of them that fits into ``_CODE_BYTES``."""
         most = max(_CODE_BYTES // (4 * module.autoencoder.embed_dim), 100 * self.n_clusters)
-        rows = source
+        rows: Source = source
         if most < len(source):
             chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
             rows = _Rows(source, chosen)
-        return map_rows(module, module.encode, rows, tile=_TILE, device=device)
+        z = map_rows(module, module.encode, rows, tile=_TILE, device=device)
+        if not np.isfinite(z).all():
+            raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
+        return z
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """Cut the widest clusters in two until none is empty, and say so."""
@@ -251,14 +268,23 @@ class NeuralClusterer(
             )
 
     def _check_clusters(self) -> None:
-        """Warn, by name, of what went wrong with the clusters."""
+        """Warn, by name, of what went wrong."""
+        if not np.isfinite(self.loss_):
+            warnings.warn(
+                f"The loss of the fitted model is {self.loss_}: do not trust its clusters. Rescale X or lower lr.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         empty = sorted(set(range(self.n_clusters)) - set(np.unique(self.labels_).tolist()))
         if not empty:
             return
         if self.variant == "paper":
             why = "Nothing was done about them, as in the paper; variant='repaired' fills them."
         else:
-            why = "X may have fewer distinct rows than n_clusters, or all codes have collapsed to one point."
+            why = (
+                "X may have fewer distinct rows than n_clusters, all codes may have collapsed to one point, or rows of "
+                "zeros, which have no direction, are more than one cluster can tell apart."
+            )
         warnings.warn(
             f"{len(empty)} of {self.n_clusters} clusters are empty: {empty}. {why}",
             ConvergenceWarning,
@@ -319,7 +345,7 @@ class NeuralClusterer(
         Returns
         -------
         ndarray of float32, shape (n_samples, n_clusters)
-            Rows sum to 1; the largest entry is the cluster that ``predict`` gives.
+            Rows sum to 1; the largest entry is the cluster that ``predict`` gives, but for ties in float32.
         """
         source = self._checked(X)
         return self._map(self.module_.assign, source)
@@ -387,19 +413,28 @@ class NeuralClusterer(
         """
         if not hasattr(self, "module_"):
             return self.fit(X)
+        self._validate_params()
         with _all_or_nothing(self):
             source = as_source(self, X, reset=False)
             recipe = self._recipe(len(source))
             device = self._device()
             (seed,) = draw_seeds(self.random_state, 1)
+            centers, encoder = self._online_updates(recipe)
             learning = self.module_ if train_encoder else self.module_.head
             before = {name: value.clone() for name, value in learning.state_dict().items()}
-            with seeded(seed, device):
-                for index, x in source.batches(consecutive(len(source), recipe.batch_size)):
-                    x = self.module_.prepare(x.to(device))
-                    self._step_online(x, index, recipe, train_encoder)
+            try:
+                with seeded(seed, device):
+                    for index, x in source.batches(consecutive(len(source), recipe.batch_size)):
+                        x = prepared(self.module_, x, device)
+                        centers.step(self.module_.eval(), x, index)
+                        if train_encoder and encoder is not None:
+                            encoder.step(self.module_.train(), x, index)
+            except BaseException:
+                learning.load_state_dict(before)
+                raise
             if not all(bool(torch.isfinite(value).all()) for value in learning.state_dict().values()):
                 learning.load_state_dict(before)
+                self.__dict__.pop("_online", None)
                 warnings.warn(
                     "Non-finite weights after partial_fit; those from before were restored. A lower lr helps.",
                     ConvergenceWarning,
@@ -408,13 +443,20 @@ class NeuralClusterer(
             self.labels_ = self._predict(source)
         return self
 
-    def _step_online(self, x: Tensor, index: Tensor, recipe: SimpleNamespace, train_encoder: bool) -> None:
+    def _online_updates(self, recipe: SimpleNamespace) -> tuple[Any, Update | None]:
+        """Of the centres and of the encoder, if it has weights; kept between calls, with what their optimisers know."""
         if not hasattr(self, "_online"):
-            self._online = self._online_updates(self.module_, recipe)
-        centers, encoder = self._online
-        centers.step(self.module_.eval(), x, index)
-        if train_encoder and encoder is not None:
-            encoder.step(self.module_.train(), x, index)
+            weights = trainable(self.module_.autoencoder)
+            encoder = None
+            if weights:
+                encoder = Update(self._encoder_loss, make_optimizer(recipe.optimizer, weights, recipe.lr))
+            self._online = self._centers_update(self.module_, recipe), encoder
+        return self._online
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, as in scikit-learn. Of a fitted estimator they are those of the next (partial) fit."""
+        self.__dict__.pop("_online", None)
+        return super().set_params(**params)
 
     def save(self, path: Any) -> None:
         """Write the fitted estimator to a folder: ``config.json`` and ``model.safetensors``.

@@ -12,9 +12,19 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 CHUNK_BYTES = 2**22  # rows looked at together when a statistic is taken over all of them
+# torch can store these but hardly compute with them.
+_UNSIGNED = {torch.uint16: torch.float32, torch.uint32: torch.float64, torch.uint64: torch.float64}
 _DIRECT = {np.dtype(t) for t in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")}
 
 
@@ -49,7 +59,8 @@ class ArraySource:
 
     def _take(self, index: Tensor) -> Tensor:
         if isinstance(self._rows, Tensor):
-            return self._rows[index.to(self._rows.device)]
+            rows = self._rows[index.to(self._rows.device)]
+            return rows.to(_UNSIGNED.get(rows.dtype, rows.dtype))
         rows = self._rows[index.numpy()]
         rows = rows.toarray() if self._sparse else np.asarray(rows)
         if rows.dtype not in _DIRECT:
@@ -64,10 +75,13 @@ class LoaderSource:
         self._dataset = dataset
         self._options: dict[str, Any] = {}
         if loader is not None:
-            self._options = {"num_workers": loader.num_workers, "pin_memory": loader.pin_memory}
-            if loader.batch_size is not None or loader.batch_sampler is not None:
+            names = ("num_workers", "pin_memory", "worker_init_fn", "multiprocessing_context", "timeout")
+            self._options = {name: getattr(loader, name) for name in names}
+            if loader.batch_sampler is not None:
                 self._options["collate_fn"] = loader.collate_fn
         (_, first), *_ = self.batches([torch.tensor([0])])
+        if first.numel() == 0:
+            raise ValueError(f"The Dataset yields rows of shape {tuple(first.shape[1:])}; at least 1 feature is needed.")
         self.shape = _row_shape(tuple(first.shape))
 
     def __len__(self) -> int:
@@ -77,14 +91,18 @@ class LoaderSource:
         indices = list(indices)
         shape = getattr(self, "shape", None)
         sampler: Any = (index.tolist() for index in indices)
-        loader = DataLoader(self._dataset, batch_sampler=sampler, **self._options)
-        for index, batch in zip(indices, loader, strict=True):
+        # A generator of its own: a loader draws a seed for its workers, from torch's global state if not given one.
+        generator = torch.Generator().manual_seed(0)
+        loader = DataLoader(self._dataset, batch_sampler=sampler, generator=generator, **self._options)
+        for index, batch in zip(indices, self._fetched(loader), strict=True):
             rows = batch[0] if isinstance(batch, (tuple, list)) else batch  # (rows, labels): labels stay out
-            if not isinstance(rows, Tensor):
+            if not isinstance(rows, Tensor) or rows.ndim < 2 or rows.layout != torch.strided or rows.is_complex():
+                got = f"{rows.dtype} of shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
                 raise TypeError(
-                    f"A Dataset must yield tensors, or tuples that begin with one, got {type(rows).__name__}. "
-                    f"Convert the rows in its __getitem__."
+                    f"A Dataset must yield dense real tensors of at least one dimension, or tuples that begin with "
+                    f"one; a batch of it is {got}. Convert the rows in its __getitem__."
                 )
+            rows = rows.to(_UNSIGNED.get(rows.dtype, rows.dtype))
             if shape is not None:
                 rows = rows.reshape(len(index), *shape)
                 if rows.is_floating_point() and not torch.isfinite(rows).all():
@@ -92,6 +110,18 @@ class LoaderSource:
                         "The Dataset yields rows with NaN or infinity. Impute or drop them before clustering."
                     )
             yield index, rows
+
+    @staticmethod
+    def _fetched(loader: DataLoader) -> Iterator[Any]:
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:  # torch's word for rows that do not stack
+                raise ValueError(f"The rows of the Dataset cannot be put into one batch: {error}") from error
+            yield batch
 
 
 def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
@@ -118,7 +148,13 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
         )
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise ValueError("The Dataset has 0 rows; at least 1 is needed.")
-    if isinstance(dataset, TensorDataset) and (loader is None or loader.num_workers == 0):
+    if loader is not None and not isinstance(loader.sampler, (SequentialSampler, RandomSampler)):
+        raise ValueError(
+            f"The DataLoader draws rows by a {type(loader.sampler).__name__}, but every row is used, in an order of our "
+            f"own. Pass torch.utils.data.Subset(dataset, indices) to choose rows."
+        )
+    plain = loader is None or (loader.num_workers == 0 and loader.collate_fn is default_collate)
+    if type(dataset) is TensorDataset and plain:
         return _array_source(estimator, dataset.tensors[0], reset)
     source = LoaderSource(dataset, loader)
     _check_shape(estimator, source.shape, reset)
@@ -162,8 +198,13 @@ def _checked_tensor(estimator: Any, X: Tensor) -> Tensor:
             f"Expected 2D array, got a {X.ndim}-D tensor instead. {name} needs (n_samples, n_features), "
             f"(n, height, width) or (n, channels, height, width). Reshape your data."
         )
-    if X.is_complex() or X.is_sparse or X.is_quantized:
-        raise ValueError(f"Complex data not supported, nor sparse or quantised tensors: got {X.dtype}.")
+    if X.is_complex() or X.layout != torch.strided or X.is_quantized or X.device.type == "meta":
+        raise ValueError(
+            f"Complex data not supported, nor sparse, quantised or meta tensors: got {X.dtype}, {X.layout}. Pass a "
+            f"dense real tensor, or a scipy sparse matrix."
+        )
+    if X.is_floating_point() and X.element_size() < 2:
+        raise ValueError(f"X has dtype {X.dtype}, which cannot be computed with. Convert it with X.to(torch.float32).")
     if X.shape[0] == 0 or math.prod(X.shape[1:]) == 0:
         raise ValueError(
             f"Found tensor with shape={tuple(X.shape)} while a minimum of 1 row and 1 feature is required by {name}."

@@ -11,10 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 
 def fit_kmeans(z: np.ndarray, n_clusters: int, *, n_init: int, seed: int) -> KMeans:
-    """scikit-learn's k-means; too few distinct rows are reported by the estimator, once, at the end."""
+    """scikit-learn's k-means, on codes that are ours to centre in place.
+
+    Too few distinct rows are reported by the estimator, once, at the end.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return KMeans(n_clusters, n_init=n_init, random_state=seed).fit(z)
+        return KMeans(n_clusters, n_init=n_init, random_state=seed, copy_x=False).fit(z)
 
 
 def initial_centers(z: np.ndarray, n_clusters: int, init: str, *, n_init: int, seed: int) -> np.ndarray:

@@ -150,8 +150,8 @@ class Trainer:
                             totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
                 row = {"stage": stage, "epoch": epoch, **{k: float(v) / steps for k, v in totals.items()}}
                 rows.append(row)
-                lost = not math.isfinite(row["loss"])
-                if lost or (on_epoch is not None and on_epoch(row)) or self._converged(rows):
+                stop = on_epoch is not None and on_epoch(row)
+                if stop or not math.isfinite(row["loss"]) or self._converged(rows):
                     break
         if rows and not (math.isfinite(rows[-1]["loss"]) and _all_finite(module)):
             module.load_state_dict(before)
@@ -173,11 +173,22 @@ class Trainer:
             return False
         losses = [row["loss"] for row in rows]
         earlier = min(losses[:-_WINDOW])
-        return earlier - min(losses[-_WINDOW:]) < self.tol * abs(earlier)
+        return earlier - min(losses[-_WINDOW:]) <= self.tol * abs(earlier)
 
 
 def _all_finite(module: ClusterModule) -> bool:
     return bool(torch.stack([p.detach().sum() for p in module.parameters()]).isfinite().all())
+
+
+def prepared(module: ClusterModule, x: Tensor, device: torch.device) -> Tensor:
+    """Scaled rows on the device; rows so far outside the range of the fit that float32 cannot hold them are refused."""
+    scaled = module.prepare(x.to(device))
+    if not torch.isfinite(scaled).all():
+        raise ValueError(
+            "X has values too far outside the range of the rows that the estimator was fitted on to be told apart. "
+            "Check their units, or fit on rows that include them."
+        )
+    return scaled
 
 
 @torch.inference_mode()
@@ -193,7 +204,7 @@ def map_rows(
     out: np.ndarray | None = None
     with module.computing_in(torch.float32):
         for index, x, n_rows in _tiles(source, tile):
-            values = fn(module.prepare(x.to(device)))[:n_rows].cpu().numpy()
+            values = fn(prepared(module, x, device))[:n_rows].cpu().numpy()
             if out is None:
                 out = np.empty((len(source), *values.shape[1:]), values.dtype)
             out[index[0] : index[0] + n_rows] = values
@@ -218,6 +229,6 @@ def mean_terms(
     totals: dict[str, float] = {}
     with module.computing_in(torch.float32):
         for index, x in source.batches(consecutive(len(source), tile)):
-            for name, value in loss(module, module.prepare(x.to(device)), index).items():
+            for name, value in loss(module, prepared(module, x, device), index).items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(index)
     return {name: total / len(source) for name, total in totals.items()}

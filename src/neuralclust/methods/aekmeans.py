@@ -15,11 +15,20 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer, mlp_or_features, trainable
+from neuralclust.base import NeuralClusterer, mlp_or_features
 from neuralclust.data import Source, consecutive
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, CentroidLayer, ClusterModule, ConvAutoencoder
-from neuralclust.training import Terms, Trainer, Update, make_optimizer
+from neuralclust.training import Terms, Trainer, Update
+
+
+class RunningMeans:
+    """The update of centres that are means: no gradient, no optimiser."""
+
+    @torch.no_grad()
+    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> None:
+        """Let the rows ``x`` join the clusters that win them."""
+        module.head.update_(module.encode(x))
 
 
 class AEKMeans(NeuralClusterer):
@@ -49,7 +58,7 @@ class AEKMeans(NeuralClusterer):
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
         Optimiser of the autoencoder.
     tol : float, default=1e-3
-        Training ends when ten epochs together improve the loss by less than this share; 0 never.
+        Training ends when ten epochs together improve the loss by at most this share; 0 all but never.
     noise : float, default=0.0
         Share of the inputs set to zero while training: above 0, a denoising autoencoder.
     normalize : bool, default=True
@@ -82,7 +91,7 @@ class AEKMeans(NeuralClusterer):
 
     Notes
     -----
-    k-means sees the codes of all rows up to 64 MB of them, and of a random part of the rows beyond that.
+    k-means sees the codes of all rows up to 32 MB of them, and of a random part of the rows beyond that.
     ``partial_fit`` continues the centres as running means, weighted by the rows that each has won so far.
 
     References
@@ -177,12 +186,13 @@ class AEKMeans(NeuralClusterer):
         for _, x in source.batches(consecutive(len(source), recipe.batch_size)):
             module.head.count_(module.eval().encode(module.prepare(x.to(trainer.device))))
 
-    def _step_online(self, x: Tensor, index: Tensor, recipe: SimpleNamespace, train_encoder: bool) -> None:
-        with torch.no_grad():
-            self.module_.head.update_(self.module_.eval().encode(x))
-        weights = trainable(self.module_.autoencoder)
-        if train_encoder and weights:
-            if not hasattr(self, "_online_encoder"):
-                network = make_optimizer(recipe.optimizer, weights, recipe.lr)
-                self._online_encoder = Update(self._reconstruction, network)
-            self._online_encoder.step(self.module_.train(), x, index)
+    def _fill_empty_clusters(self, source: Source, seed: int) -> None:
+        super()._fill_empty_clusters(source, seed)
+        head = self.module_.head
+        head.counts.copy_(torch.bincount(torch.from_numpy(self.labels_), minlength=self.n_clusters))
+
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> RunningMeans:
+        return RunningMeans()
+
+    def _encoder_loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        return self._reconstruction(module, x, index)

@@ -52,8 +52,9 @@ class KMeansNet(NeuralClusterer):
         Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0).
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of everything. None: "adam" (repaired), "adadelta" (paper).
-    tol : float, default=1e-3
-        Training ends when ten epochs together improve the loss by less than this share; 0 never.
+    tol : float, default=None
+        Training ends when ten epochs together improve the loss by at most this share; 0 all but never. None: 1e-3
+        (repaired), 0 (paper, whose own rule, an absolute change below 1e-3, a diverging loss never meets).
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one, which diverges. See Notes.
     end_to_end : bool, default=True
@@ -125,12 +126,13 @@ class KMeansNet(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None, "optimizer": "adam",
+            "tol": 1e-3,
             "assignment": "hard", "coupled": True, "clustering_weight": 0.02, "alpha": 5.0, "dropout": 0.0,
             "code_activation": "linear", "normalize": True,
         },
         "paper": {
             "init": "k-means++", "max_epochs": 3000, "pretrain_epochs": 100, "batch_size": 256,
-            "optimizer": "adadelta", "assignment": "soft", "coupled": False,
+            "optimizer": "adadelta", "tol": 0.0, "assignment": "soft", "coupled": False,
             "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
             "code_activation": "sigmoid", "normalize": True,
         },
@@ -142,7 +144,7 @@ class KMeansNet(NeuralClusterer):
         "assignment": [StrOptions({"hard", "soft"}), None],
         "coupled": ["boolean", None],
         "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
-        "alpha": [Interval(Real, 0, None, closed="neither"), None],
+        "alpha": [Interval(Real, 1e-8, 1e8, closed="both"), None],
     }
 
     def __init__(
@@ -159,7 +161,7 @@ class KMeansNet(NeuralClusterer):
         batch_size: int | None = None,
         lr: float | None = None,
         optimizer: str | None = None,
-        tol: float = 1e-3,
+        tol: float | None = None,
         variant: str = "repaired",
         end_to_end: bool = True,
         assignment: str | None = None,
@@ -227,29 +229,29 @@ class KMeansNet(NeuralClusterer):
         return {"loss": clu, "clu": clu}
 
     def _layer_optimizer(self, module: ClusterModule, recipe: SimpleNamespace) -> torch.optim.Optimizer:
-        """Of W and b. The repaired variant counts steps in units of the centres: ``alpha`` cancels from training."""
+        """Of W and b. The repaired variant counts steps in units of the centres, so that ``alpha`` cancels.
+
+        Exactly so for gradient descent, whose step is the gradient times the rate, and for the optimisers whose step
+        does not depend on the gradient's scale; Adadelta's does a little, by its absolute eps.
+        """
         params = list(module.head.parameters())
         if self.variant == "paper":
             return make_optimizer(recipe.optimizer, params, recipe.lr)
         lr = LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
-        optimizer = make_optimizer(recipe.optimizer, params, lr * 2 * recipe.alpha)
+        unit = 2 * recipe.alpha
+        optimizer = make_optimizer(recipe.optimizer, params, lr * (unit**2 if recipe.optimizer == "sgd" else unit))
         optimizer.register_step_post_hook(lambda *_: module.head.project_())
         return optimizer
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        layer = self._layer_optimizer(module, recipe)
         weights = trainable(module.autoencoder)
         if not self.end_to_end or not weights:
-            return [Update(self._centers_only, layer)]
+            return [self._centers_update(module, recipe)]
+        layer = self._layer_optimizer(module, recipe)
         return [Update(self._loss, make_optimizer(recipe.optimizer, weights, recipe.lr), layer)]
 
-    def _online_updates(self, module: ClusterModule, recipe: SimpleNamespace) -> tuple[Update, Update | None]:
-        weights = trainable(module.autoencoder)
-        network = make_optimizer(recipe.optimizer, weights, recipe.lr) if weights else None
-        return (
-            Update(self._centers_only, self._layer_optimizer(module, recipe)),
-            Update(self._loss, network) if network else None,
-        )
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
+        return Update(self._centers_only, self._layer_optimizer(module, recipe))
 
     def _check_clusters(self) -> None:
         super()._check_clusters()

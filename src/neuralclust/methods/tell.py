@@ -63,8 +63,9 @@ class TELL(NeuralClusterer):
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of the autoencoder and, in the paper's variant, of the centres. None: "adam" (repaired),
         "adadelta" (paper).
-    tol : float, default=1e-3
-        Training ends when ten epochs together improve the loss by less than this share; 0 never.
+    tol : float, default=None
+        Training ends when ten epochs together improve the loss by at most this share; 0 all but never. None: 1e-3
+        (repaired), 0 (paper).
     variant : {"repaired", "paper"}, default="repaired"
         The form that works best, or the published one. See Notes.
     end_to_end : bool, default=True
@@ -139,11 +140,11 @@ class TELL(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None,
-            "optimizer": "adam", "clustering_weight": 0.02, "alpha": 0.5, "dropout": 0.0, "normalize": True,
+            "optimizer": "adam", "tol": 1e-3, "clustering_weight": 0.02, "alpha": 0.5, "dropout": 0.0, "normalize": True,
         },
         "paper": {
             "init": "kaiming", "max_epochs": 3000, "pretrain_epochs": 0, "batch_size": 256,
-            "optimizer": "adadelta", "clustering_weight": 0.01, "alpha": 1e-3, "dropout": 0.2, "normalize": True,
+            "optimizer": "adadelta", "tol": 0.0, "clustering_weight": 0.01, "alpha": 1e-3, "dropout": 0.2, "normalize": True,
         },
     }  # fmt: skip
 
@@ -155,8 +156,8 @@ class TELL(NeuralClusterer):
         "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
         "center_step": [Interval(Real, 0, None, closed="neither")],
         "normalize_gradient": ["boolean"],
-        "alpha": [Interval(Real, 0, None, closed="neither"), None],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "alpha": [Interval(Real, 1e-8, 1e8, closed="both"), None],
+        "temperature": [Interval(Real, 1e-8, 1e8, closed="both")],
     }
 
     def __init__(
@@ -173,7 +174,7 @@ class TELL(NeuralClusterer):
         batch_size: int | None = None,
         lr: float | None = None,
         optimizer: str | None = None,
-        tol: float = 1e-3,
+        tol: float | None = None,
         variant: str = "repaired",
         end_to_end: bool = True,
         alternate: str = "epoch",
@@ -272,23 +273,18 @@ class TELL(NeuralClusterer):
         return optimizer
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        centers = self._centers_optimizer(module, recipe)
         weights = trainable(module.autoencoder)
         if not self.end_to_end or not weights:
-            return [Update(self._centers_only, centers)]
+            return [self._centers_update(module, recipe)]
+        centers = self._centers_optimizer(module, recipe)
         network = make_optimizer(recipe.optimizer, weights, recipe.lr)
         return [Update(self._centers_turn, network, centers), Update(self._loss, network)]
 
     def _turn(self) -> str:
         return self.alternate
 
-    def _online_updates(self, module: ClusterModule, recipe: SimpleNamespace) -> tuple[Update, Update | None]:
-        weights = trainable(module.autoencoder)
-        network = make_optimizer(recipe.optimizer, weights, recipe.lr) if weights else None
-        return (
-            Update(self._centers_only, self._centers_optimizer(module, recipe)),
-            Update(self._loss, network) if network else None,
-        )
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
+        return Update(self._centers_only, self._centers_optimizer(module, recipe))
 
     # -- what makes it interpretable -----------------------------------------------------------------------------
 

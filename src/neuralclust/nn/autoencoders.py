@@ -9,8 +9,9 @@ from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from neuralclust.functional.distance import unit_norm
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "linear": nn.Identity}
 
@@ -62,7 +63,7 @@ class Autoencoder(nn.Module):
         with self._autocast(x):
             z = self.encoder(x)
         z = z.float()
-        return F.normalize(z, dim=1) if self.normalize else z
+        return unit_norm(z) if self.normalize else z
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstructions ``(b, *shape)`` of codes ``z`` ``(b, embed_dim)``, float32."""

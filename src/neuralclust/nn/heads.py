@@ -64,7 +64,7 @@ class CentroidLayer(nn.Module):
         centers = self.centers.double()
         k = len(centers)
         scale = squared_euclidean(centers, centers).sum() / max(k * (k - 1), 1)
-        q = 1.0 / (1.0 + squared_euclidean(z.double(), centers) / scale.clamp_min(1e-300))
+        q = 1.0 / (1.0 + squared_euclidean(z.double(), centers) / scale.clamp_min(1e-30))
         return (q / q.sum(dim=1, keepdim=True)).float()
 
     def predict(self, z: Tensor) -> Tensor:
