@@ -43,10 +43,14 @@ def test_round_trip(saved, easy):
     assert np.array_equal(again.labels_, model.labels_)
 
 
-def test_global_random_state_is_left_alone(saved):
+def test_global_random_state_is_left_alone(saved, easy):
     torch.manual_seed(1)
     before = torch.get_rng_state()
     neuralclust.load(saved[1])
+    own = small("TELL", encoder=torch.nn.Linear(16, 4)).fit(easy[0])
+    own.save(saved[1].with_name("own"))
+    before = torch.get_rng_state()
+    neuralclust.load(saved[1].with_name("own"), encoder=own.encoder)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -114,6 +118,33 @@ def test_foreign_folder_is_left_alone(tmp_path, easy):
     assert (tmp_path / "thesis" / "only-copy.txt").read_text() == "precious"
 
 
+def test_a_model_of_another_library_is_left_alone(tmp_path, easy):
+    model = small("TELL").fit(easy[0])
+    other = tmp_path / "bert"
+    other.mkdir()
+    (other / "config.json").write_text('{"model_type": "bert"}')
+    (other / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(FileExistsError):
+        model.save(other)
+    assert (other / "model.safetensors").read_bytes() == b"precious"
+    model.save(tmp_path / "ours")
+    (tmp_path / "ours" / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError):
+        model.save(tmp_path / "ours")
+    assert (tmp_path / "ours" / "notes.txt").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    model.save(tmp_path / "empty")
+
+
+def test_parameters_set_after_the_fit_do_not_reach_the_file(method, easy, tmp_path):
+    X, _ = easy
+    model = small(method).fit(X)
+    proba = model.predict_proba(X)
+    model.set_params(n_clusters=7, encoder=None)
+    model.save(tmp_path / "m")
+    assert np.array_equal(neuralclust.load(tmp_path / "m").predict_proba(X), proba)
+
+
 def test_a_failed_save_keeps_the_earlier_model(saved, monkeypatch):
     model, path = saved
 
@@ -160,7 +191,34 @@ def params(path, **changes):
     return {**json.loads((path / "config.json").read_text())["params"], **changes}
 
 
+def tamper(**changes):
+    """Change tensors, and set the checksum right."""
+
+    def change(path):
+        tensors = load_file(path / "model.safetensors")
+        tensors.update({name: make(tensors[name]) for name, make in changes.items()})
+        save_file(tensors, path / "model.safetensors")
+        rewrite(path, sha256=_digest(path / "model.safetensors"))
+
+    return change
+
+
 DAMAGE = {
+    "NaN weights": (tamper(shift=lambda v: v * float("nan")), "NaN or infinity"),
+    "no scale": (tamper(scale=lambda v: v * 0), "'scale'"),
+    "labels of no cluster": (tamper(labels_=lambda v: v + 9), "'labels_'"),
+    "labels as floats": (tamper(labels_=lambda v: v.float()), "'labels_'"),
+    "class as a list": (lambda p: rewrite(p, **{"class": []}), "not a method of this library"),
+    "centres of objects": (lambda p: rewrite(p, params=params(p, init=[{}])), "can be read"),
+    "huge centres": (lambda p: rewrite(p, params=params(p, init=[10**400])), "can be read"),
+    "huge alpha": (lambda p: rewrite(p, params=params(p, alpha=10**400)), "can be read"),
+    "meta device": (lambda p: rewrite(p, params=params(p, device="meta")), "can be read"),
+    "endless loss": (lambda p: rewrite(p, loss=10**400), "'loss'"),
+    "endless training": (lambda p: rewrite(p, n_iter=float("inf")), "'n_iter'"),
+    "history of no rows": (lambda p: rewrite(p, history="abc"), "'history'"),
+    "names of no columns": (lambda p: rewrite(p, feature_names_in=["a"]), "'feature_names_in'"),
+    "many dimensions": (lambda p: rewrite(p, shape=[1] * 100 + [16]), "'shape'"),
+    "format of no number": (lambda p: rewrite(p, format=True), "not the description"),
     "truncated": (damage_truncate, "damaged"),
     "one bit": (damage_flip, "damaged"),
     "half a description": (damage_json, "not JSON"),

@@ -152,7 +152,11 @@ class NeuralClusterer(
             low, high = 0.0, max(-low, high)
         self.history_: list[dict[str, Any]] = []
         self.__dict__.pop("_online", None)
-        report = FitReport(self)
+        stages = [
+            recipe.pretrain_epochs > 0 and self.encoder is not None,
+            recipe.max_epochs > 0,
+        ]
+        report = FitReport(self, self.n_init * sum(stages))
         best: tuple[float, ClusterModule, int, int] | None = None
         for run, seed in enumerate(draw_seeds(self.random_state, self.n_init)):
             with seeded(seed, device) as generator:

@@ -21,9 +21,9 @@ __all__ = ["EarlyStopping", "HistoryLog", "ProgressBar", "ScoreEpochs"]
 class FitReport:
     """Tells the estimator's callbacks what its fit is doing: a root task, a task a stage, a leaf an epoch."""
 
-    def __init__(self, estimator: CallbackSupportMixin):
+    def __init__(self, estimator: CallbackSupportMixin, n_stages: int):
         self._estimator = estimator
-        self._root = estimator._init_callback_context(max_subtasks=None)
+        self._root = estimator._init_callback_context(max_subtasks=n_stages)
         self._root.call_on_fit_task_begin(estimator=estimator)
 
     @contextmanager

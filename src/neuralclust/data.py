@@ -81,7 +81,7 @@ class LoaderSource:
                 self._options["collate_fn"] = loader.collate_fn
         (_, first), *_ = self.batches([torch.tensor([0])])
         if first.numel() == 0:
-            raise ValueError(f"The Dataset yields rows of shape {tuple(first.shape[1:])}; at least 1 feature is needed.")
+            raise ValueError(f"The Dataset has rows of shape {tuple(first.shape[1:])}; a feature is needed.")
         self.shape = _row_shape(tuple(first.shape))
 
     def __len__(self) -> int:
@@ -256,10 +256,11 @@ def consecutive(n: int, size: int) -> list[Tensor]:
 def value_range(source: Source) -> tuple[float, float]:
     """Smallest and largest entry, in float64."""
     size = max(1, CHUNK_BYTES // (8 * math.prod(source.shape)))
-    low, high = math.inf, -math.inf
+    low, high, limit = math.inf, -math.inf, math.inf
     for _, rows in source.batches(consecutive(len(source), size)):
         least, most = torch.aminmax(rows)
         low, high = min(low, float(least)), max(high, float(most))
-    if not math.isfinite(high - low):
-        raise ValueError(f"The values of X span {low:.3g} .. {high:.3g}, more than float64 can subtract. Rescale X.")
+        limit = math.inf if rows.dtype == torch.float64 else 3.4e38
+    if not high - low < limit:
+        raise ValueError(f"The values of X span {low:.3g} .. {high:.3g}, more than its dtype can subtract. Rescale X.")
     return low, high

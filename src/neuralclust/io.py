@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -34,9 +35,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     estimator : NeuralClusterer
-        A fitted estimator of this library.
+        A fitted estimator of this library. What is written are the parameters it was fitted with.
     path : str or Path
-        Folder to write. An earlier model there is replaced; any other folder or file is left alone.
+        Folder to write. An earlier model there is replaced; a folder with anything else in it is left alone.
 
     Raises
     ------
@@ -60,8 +61,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """
     check_is_fitted(estimator)
     path = Path(path)
-    if path.exists() and not (path / CONFIG).is_file():
-        raise FileExistsError(f"{path} exists and is not a model folder. Give a new path, or remove it first.")
+    if path.exists() and not _is_ours(path):
+        raise FileExistsError(f"{path} exists and is not a model folder of ours. Give a new path, or remove it first.")
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
     new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")
@@ -118,36 +119,45 @@ def load(
             raise FileNotFoundError(f"{path} has no {name}: it is not a model that neuralclust saved.")
     config = _read_config(path / CONFIG)
     if _digest(path / TENSORS) != config["sha256"]:
-        raise ValueError(
-            f"{path / TENSORS} is damaged: its checksum is not the one in {CONFIG}. Restore both from a copy."
-        )
+        raise ValueError(f"{path / TENSORS} is damaged: its checksum is not the one in {CONFIG}. Restore both.")
     params = dict(config["params"])
     if params.get("encoder") == _CUSTOM:
         if encoder is None:
             raise ValueError(f"{path} was made with a network of your own. Pass it: load(path, encoder=your_module).")
         params["encoder"] = encoder
-    if isinstance(params.get("init"), list):
-        params["init"] = np.asarray(params["init"], dtype=np.float32)
     if device is not None:
         params["device"] = device
     try:
+        if isinstance(params.get("init"), list):
+            params["init"] = np.asarray(params["init"], dtype=np.float32)
         estimator = resolve(config["class"])(**params)
         estimator._validate_params()
         return _restore(estimator, path, config)
-    except (TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, SafetensorError) as error:
         if encoder is not None:
             raise ValueError(f"{path} does not fit the encoder given: {error}") from error
         raise ValueError(f"{path} does not hold a model that can be read: {error}") from error
 
 
 def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
-    from neuralclust.runtime import resolve_device
+    from neuralclust.runtime import resolve_device, seeded
 
-    shape = tuple(int(size) for size in config["shape"])
+    shape, names, history = tuple(config["shape"]), config["feature_names_in"], config["history"]
+    _require(len(shape) in (1, 3) and all(type(s) is int and s > 0 for s in shape), "'shape'")
+    n_features = math.prod(shape)
+    named = isinstance(names, list) and len(names) == n_features and all(type(n) is str for n in names)
+    _require(names is None or named, "'feature_names_in'")
+    _require(isinstance(history, list) and all(isinstance(row, dict) for row in history), "'history'")
+    _require(type(config["n_iter"]) is int and config["n_iter"] >= 0, "'n_iter'")
+    _require(type(config["loss"]) is float, "'loss'")
     tensors = load_file(path / TENSORS)
-    labels = tensors.pop("labels_").numpy()
+    labels = tensors.pop("labels_")
+    _require(labels.ndim == 1 and labels.dtype == torch.int64, "'labels_'")
+    _require(bool(((labels >= 0) & (labels < estimator.n_clusters)).all()), "'labels_'")
+    _require(all(bool(torch.isfinite(value).all()) for value in tensors.values()), "a tensor with NaN or infinity")
     if isinstance(estimator.encoder, nn.Module):
-        module = estimator._build(shape)
+        with seeded(0, torch.device("cpu")):  # a decoder is drawn before its weights are read
+            module = estimator._build(shape)
     else:
         with torch.device("meta"):  # shapes only: a hostile size cannot fill the memory before it is compared
             module = estimator._build(shape)
@@ -159,15 +169,35 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     if not isinstance(estimator.encoder, nn.Module):
         module = module.to_empty(device="cpu")
     module.load_state_dict(tensors)
+    _require(float(module.scale) > 0, "'scale'")
     estimator.module_ = module.to(resolve_device(estimator.device)).eval()
-    estimator.labels_ = labels
-    estimator.history_ = [dict(row) for row in config["history"]]
-    estimator.loss_ = float(config["loss"])
-    estimator.n_iter_ = int(config["n_iter"])
-    estimator.n_features_in_ = int(config["n_features_in"])
-    if config["feature_names_in"] is not None:
-        estimator.feature_names_in_ = np.asarray(config["feature_names_in"], dtype=object)
+    estimator.labels_ = labels.numpy()
+    estimator.history_ = history
+    estimator.loss_ = config["loss"]
+    estimator.n_iter_ = config["n_iter"]
+    estimator.n_features_in_ = n_features
+    estimator._fitted_params = estimator.get_params(deep=False)
+    if names is not None:
+        estimator.feature_names_in_ = np.asarray(names, dtype=object)
     return estimator
+
+
+def _require(sound: bool, what: str) -> None:
+    if not sound:
+        raise ValueError(f"{what} is not what neuralclust writes")
+
+
+def _is_ours(path: Path) -> bool:
+    """A model that we wrote and nothing beside it, or an empty folder."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    if names and names == {CONFIG, TENSORS}:
+        try:
+            _read_config(path / CONFIG)
+        except ValueError:
+            return False
+    return names in (set(), {CONFIG, TENSORS})
 
 
 def _describe(estimator: Any) -> dict[str, Any]:
@@ -176,9 +206,8 @@ def _describe(estimator: Any) -> dict[str, Any]:
         "format": FORMAT,
         "neuralclust": __version__,
         "class": type(estimator).__name__,
-        "params": {name: _plain(value) for name, value in estimator.get_params(deep=False).items()},
+        "params": {name: _plain(value) for name, value in estimator._fitted_params.items()},
         "shape": list(estimator.module_.shape),
-        "n_features_in": estimator.n_features_in_,
         "feature_names_in": None if names is None else [str(name) for name in names],
         "n_iter": estimator.n_iter_,
         "loss": estimator.loss_,
@@ -208,7 +237,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         config = json.loads(file.read_text())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: it is not JSON ({error}). Restore it from a copy.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+    if not isinstance(config, dict) or type(config.get("format")) is not int or config["format"] < 1:
         raise ValueError(f"{file} is not the description of a neuralclust model.")
     if config["format"] > FORMAT:
         raise ValueError(
@@ -219,7 +248,6 @@ def _read_config(file: Path) -> dict[str, Any]:
         "class",
         "params",
         "shape",
-        "n_features_in",
         "feature_names_in",
         "n_iter",
         "loss",
@@ -228,7 +256,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     }
     if missing := sorted(keys - config.keys()):
         raise ValueError(f"{file} is damaged: it lacks {missing}. Restore it from a copy.")
-    if config["class"] not in METHODS:
+    if not isinstance(config["class"], str) or config["class"] not in METHODS:
         raise ValueError(
             f"{file} names the class {config['class']!r}, which is not a method of this library: {sorted(METHODS)}."
         )

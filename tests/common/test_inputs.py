@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from tests.conftest import small
 
@@ -169,7 +169,7 @@ BAD = {
     "objects": (lambda X: np.array([[{}, {}]] * 9), (ValueError, TypeError), "."),
     "None": (lambda X: None, (ValueError, TypeError), "."),
     "a stream": (lambda X: Stream(), TypeError, "map-style Dataset"),
-    "a dataset of strings": (lambda X: Rows(["a"] * 9, [0] * 9), TypeError, "must yield tensors"),
+    "a dataset of strings": (lambda X: Rows(["a"] * 9, [0] * 9), TypeError, "must yield dense real tensors"),
     "fewer rows than clusters": (lambda X: X[:2], ValueError, "n_samples=2 should be >= n_clusters=3"),
     "a span beyond float64": (
         lambda X: X.astype("float64") * 1.7e308 / abs(X).max(),
@@ -318,3 +318,124 @@ def test_sparse_rows_are_densified_a_batch_at_a_time(monkeypatch):
         warnings.simplefilter("ignore", ConvergenceWarning)
         small("AEKMeans", batch_size=32).fit(X).predict(X)
     assert 0 < max(largest) <= 256
+
+
+@pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
+def test_a_broken_stream_is_undone(method, easy, stop):
+    """Rows that fail in the middle of a partial_fit leave the model as it was, and the next call works."""
+    X, _ = easy
+
+    class Broken(Rows):
+        def __getitem__(self, i):
+            if i == 200:
+                raise stop("row 200")
+            return super().__getitem__(i)
+
+    model = small(method, batch_size=32).fit(X)
+    before = {name: value.clone() for name, value in model.module_.state_dict().items()}
+    with pytest.raises(stop):
+        model.partial_fit(Broken(torch.tensor(X), X[:, 0]), train_encoder=True)
+    assert all(torch.equal(before[name], value) for name, value in model.module_.state_dict().items())
+    model.partial_fit(X)
+
+
+def test_after_a_refit_the_stream_trains_the_new_network(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    model.partial_fit(X, train_encoder=True)
+    model.fit(X)
+    before = model.module_.autoencoder.encoder[1].weight.clone()
+    model.partial_fit(X, train_encoder=True)
+    assert not torch.equal(before, model.module_.autoencoder.encoder[1].weight)
+
+
+def test_datasets_leave_the_global_random_state_alone(easy):
+    X, _ = easy
+    data = Rows(torch.tensor(X), X[:, 0])
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    small("TELL").fit(data).predict(DataLoader(data, 32, num_workers=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_loaders_are_taken_at_their_word(easy):
+    X, _ = easy
+
+    def half(rows):
+        return torch.stack([row for row, *_ in rows])[:, :8]
+
+    class Shorter(TensorDataset):
+        def __getitem__(self, i):
+            return self.tensors[0][i, :4]
+
+    plain = TensorDataset(torch.tensor(X))
+    assert small("AEKMeans").fit(DataLoader(plain, 16, collate_fn=half)).n_features_in_ == 8
+    assert small("AEKMeans").fit(Shorter(torch.tensor(X))).n_features_in_ == 4
+    with pytest.raises(ValueError, match="Subset"):
+        small("AEKMeans").fit(DataLoader(plain, 16, sampler=SubsetRandomSampler(range(100))))
+    assert len(small("AEKMeans").fit(Subset(plain, range(100))).labels_) == 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([torch.tensor(1.0)] * 9, TypeError),
+        ([torch.zeros(2), torch.zeros(3)] * 5, ValueError),
+        ([torch.zeros(3, dtype=torch.complex64)] * 9, TypeError),
+        ([torch.zeros(0)] * 9, ValueError),
+        ([torch.zeros(3).to_sparse()] * 9, (TypeError, ValueError)),
+    ],
+)
+def test_bad_datasets(rows, error):
+    with pytest.raises(error):
+        small("AEKMeans").fit(Rows(rows, rows))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64, torch.bfloat16, torch.bool])
+def test_tensor_dtypes(images, dtype):
+    X = (
+        torch.tensor(images[0].reshape(60, -1)) > 100
+        if dtype == torch.bool
+        else torch.tensor(images[0].reshape(60, -1))
+    )
+    model = small("AEKMeans", 2, pretrain_epochs=3).fit(X.to(dtype))
+    assert np.array_equal(model.labels_, small("AEKMeans", 2, pretrain_epochs=3).fit(X.float().numpy()).labels_)
+
+
+@pytest.mark.parametrize("bad", [
+    torch.zeros(9, 3).to_sparse_csr(), torch.zeros(9, 3, dtype=torch.float8_e4m3fn), torch.zeros(9, 3, device="meta"),
+])  # fmt: skip
+def test_tensors_that_cannot_be_computed_with(bad):
+    with pytest.raises(ValueError, match=r"not supported|cannot be computed"):
+        small("AEKMeans").fit(bad)
+
+
+def test_rows_far_outside_the_fitted_range(method, easy):
+    """A label, or an error that says so; never NaN."""
+    X = easy[0].astype("float64")
+    model = small(method).fit(X)
+    for use in (model.predict, model.predict_proba, model.score, model.partial_fit):
+        with pytest.raises(ValueError, match="too far outside"):
+            use(X * 1e300)
+    assert np.isfinite(model.predict_proba(X * 1e15)).all()
+    if method != "AEKMeans":  # directions are clustered: length does not matter
+        direct = small(method, encoder=None).fit(X)
+        assert np.array_equal(direct.predict(X * 1e20), direct.labels_)
+        assert np.array_equal(direct.predict(X * 1e-30), direct.labels_)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_given_centres_must_be_finite(method, easy, bad):
+    init = np.full((3, 16), bad)
+    with pytest.raises(ValueError, match="init"):
+        small(method, encoder=None, init=init).fit(easy[0])
+
+
+def test_an_encoder_that_returns_nan_is_named(method, easy):
+    encoder = torch.nn.Linear(16, 4)
+    with torch.no_grad():
+        encoder.weight.fill_(float("nan"))
+    encoder.requires_grad_(False)
+    model = small(method, encoder=encoder, pretrain_epochs=0)
+    with pytest.raises(ValueError, match="encoder returns codes with NaN"):
+        model.fit(easy[0])

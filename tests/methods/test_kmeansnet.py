@@ -63,6 +63,15 @@ def test_alpha_cancels_with_hard_assignment(easy):
     assert sharp[1] > sharp[0]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adagrad", "sgd"])
+def test_alpha_cancels_for_every_scale_free_optimizer(easy, optimizer):
+    centers = [
+        small("KMeansNet", encoder=None, alpha=alpha, optimizer=optimizer).fit(easy[0]).cluster_centers_
+        for alpha in (0.5, 5.0)
+    ]
+    assert np.allclose(*centers, atol=1e-3)
+
+
 def test_paper_variant_is_the_published_recipe():
     recipe = KMeansNet(variant="paper")._recipe(70_000)
     assert (recipe.max_epochs, recipe.optimizer, recipe.alpha) == (3000, "adadelta", 1e-3)

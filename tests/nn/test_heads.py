@@ -52,8 +52,11 @@ def test_tell_released_loss_identity(alpha, k):
 
 def test_tell_table_s1():
     """The published 0.018138861 on MNIST is a mean cosine of .9306, 0.018088113 on CIFAR-10 one of .9559."""
-    assert pytest.approx(0.9306, abs=1e-4) == (0.02 - 0.018138861) * 10 / 0.02
-    assert pytest.approx(0.9559, abs=1e-4) == (0.02 - 0.018088113) * 10 / 0.02
+    layer = TELLLayer(11, 10).double().init_(torch.eye(10, 11))
+    for cosine, published in ((0.9306, 0.018138861), (0.9559, 0.018088113)):
+        z = torch.zeros(1, 11, dtype=torch.float64)
+        z[0, 3], z[0, 10] = cosine, (1 - cosine**2) ** 0.5
+        assert float(released_loss(layer, z).detach()) == pytest.approx(published, abs=1e-6)
 
 
 def test_tell_attention_by_loops():
@@ -193,6 +196,7 @@ def test_centroid_probabilities():
     layer = CentroidLayer(2, 2).init_(torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
     q = layer(torch.tensor([[0.0, 0.0], [1.0, 0.0]]))
     assert torch.allclose(q, torch.tensor([[1 / 1.5, 0.5 / 1.5], [0.5, 0.5]]))
+    assert torch.equal(CentroidLayer(2, 1)(torch.tensor([[1e6, 1e6]])), torch.ones(1, 1))
     same = CentroidLayer(2, 2).init_(torch.ones(2, 2))
     assert torch.allclose(same(torch.ones(3, 2)), torch.full((3, 2), 0.5))
 

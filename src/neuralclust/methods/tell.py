@@ -139,12 +139,12 @@ class TELL(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None,
-            "optimizer": "adam", "tol": 1e-3, "clustering_weight": 0.02, "alpha": 0.5, "dropout": 0.0, "normalize": True,
+            "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None, "optimizer": "adam",
+            "tol": 1e-3, "clustering_weight": 0.02, "alpha": 0.5, "dropout": 0.0, "normalize": True,
         },
         "paper": {
-            "init": "kaiming", "max_epochs": 3000, "pretrain_epochs": 0, "batch_size": 256,
-            "optimizer": "adadelta", "tol": 0.0, "clustering_weight": 0.01, "alpha": 1e-3, "dropout": 0.2, "normalize": True,
+            "init": "kaiming", "max_epochs": 3000, "pretrain_epochs": 0, "batch_size": 256, "optimizer": "adadelta",
+            "tol": 0.0, "clustering_weight": 0.01, "alpha": 1e-3, "dropout": 0.2, "normalize": True,
         },
     }  # fmt: skip
 
