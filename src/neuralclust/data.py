@@ -59,8 +59,8 @@ class ArraySource:
 
     def _take(self, index: Tensor) -> Tensor:
         if isinstance(self._rows, Tensor):
-            rows = self._rows[index.to(self._rows.device)]
-            return rows.to(_UNSIGNED.get(rows.dtype, rows.dtype))
+            taken = self._rows[index.to(self._rows.device)]
+            return taken.to(_UNSIGNED.get(taken.dtype, taken.dtype))
         rows = self._rows[index.numpy()]
         rows = rows.toarray() if self._sparse else np.asarray(rows)
         if rows.dtype not in _DIRECT:
@@ -150,8 +150,8 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
         raise ValueError("The Dataset has 0 rows; at least 1 is needed.")
     if loader is not None and not isinstance(loader.sampler, (SequentialSampler, RandomSampler)):
         raise ValueError(
-            f"The DataLoader draws rows by a {type(loader.sampler).__name__}, but every row is used, in an order of our "
-            f"own. Pass torch.utils.data.Subset(dataset, indices) to choose rows."
+            f"The DataLoader draws rows by a {type(loader.sampler).__name__}, but every row is used, in an order of "
+            f"our own. Pass torch.utils.data.Subset(dataset, indices) to choose rows."
         )
     plain = loader is None or (loader.num_workers == 0 and loader.collate_fn is default_collate)
     if type(dataset) is TensorDataset and plain:

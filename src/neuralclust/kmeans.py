@@ -44,9 +44,9 @@ def initial_centers(z: np.ndarray, n_clusters: int, init: str, *, n_init: int, s
     --------
     >>> import numpy as np
     >>> from neuralclust.kmeans import initial_centers
-    >>> z = np.array([[0.0], [0.2], [4.0], [4.2]], dtype="float32")
-    >>> sorted(initial_centers(z, 2, "k-means", n_init=1, seed=0).ravel().round(1).tolist())
-    [0.1, 4.1]
+    >>> z = np.array([[0.0], [0.5], [4.0], [4.5]], dtype="float32")
+    >>> sorted(initial_centers(z, 2, "k-means", n_init=1, seed=0).ravel().tolist())
+    [0.25, 4.25]
     """
     if init == "k-means":
         return fit_kmeans(z, n_clusters, n_init=n_init, seed=seed).cluster_centers_
