@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 
 import neuralclust
-from neuralclust import _extras, callbacks, cli
+from neuralclust import _extras, callbacks, cli, files
 from neuralclust.datasets import make_sphere_clusters
 from neuralclust.metrics import evaluate
 
@@ -193,7 +193,7 @@ def test_every_format_gives_the_same_clusters(folder, data, name):
 def test_npy_is_mapped_and_images_are_accepted(folder, data):
     X, _ = data
     np.save("X.npy", X)
-    assert isinstance(cli.read_data(folder / "X.npy"), np.memmap)
+    assert isinstance(files.read_data(folder / "X.npy"), np.memmap)
     run = fit(folder, np.abs(X).reshape(-1, 2, 4))
     assert neuralclust.load(run / "model").reconstruct_centers().shape == (3, 2, 4)
 
@@ -202,11 +202,11 @@ def test_npy_is_mapped_and_images_are_accepted(folder, data):
 def test_parquet_takes_the_reader_that_is_there(folder, data, reader, monkeypatch, fails):
     X, _ = data
     write_parquet("t.parquet", X)
-    monkeypatch.setattr(cli, "find_spec", lambda name: name == reader or None)
+    monkeypatch.setattr(files, "find_spec", lambda name: name == reader or None)
     if reader is None:
         assert "needs pyarrow, polars or pandas" in fails("fit", "t.parquet", *TINY)
     else:
-        assert (cli.read_data(folder / "t.parquet") == X).all()
+        assert (files.read_data(folder / "t.parquet") == X).all()
 
 
 def test_baselines_write_no_model(folder, data, capsys):
@@ -406,7 +406,7 @@ def test_parquet_names_the_column_that_is_not_numeric(folder, fails):
     pandas.DataFrame({"size": [1, 2], "colour": ["red", "blue"]}).to_parquet("t.parquet")
     assert "column 'colour' holds" in fails("fit", "t.parquet", *TINY)
     pandas.DataFrame({"size": [1, None, 3], "flag": [True, False, True]}).to_parquet("n.parquet")
-    assert cli.read_data(folder / "n.parquet")[0].tolist() == [1.0, 1.0]
+    assert files.read_data(folder / "n.parquet")[0].tolist() == [1.0, 1.0]
 
 
 def test_debug_shows_the_traceback():
@@ -420,9 +420,9 @@ def test_a_file_is_written_whole_or_not_at_all(folder, monkeypatch):
     def no_space(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(cli.os, "replace", no_space)
+    monkeypatch.setattr(files.os, "replace", no_space)
     with pytest.raises(OSError, match="No space"):
-        cli._write(folder / "labels.csv", "new")
+        files.write_text(folder / "labels.csv", "new")
     assert os.listdir(folder) == ["labels.csv"]
     assert (folder / "labels.csv").read_text() == "old"
 

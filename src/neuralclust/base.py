@@ -26,10 +26,10 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import Tensor, nn
 
 from neuralclust.callbacks import FitReport
-from neuralclust.data import Source, as_source, consecutive, value_range
+from neuralclust.data import Rows, Source, as_source, consecutive, value_range
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
-from neuralclust.nn import Autoencoder, ClusterModule, Features, MLPAutoencoder
+from neuralclust.nn import Autoencoder, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
 from neuralclust.training import (
@@ -41,6 +41,7 @@ from neuralclust.training import (
     map_rows,
     mean_terms,
     prepared,
+    trainable,
 )
 
 _TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
@@ -236,7 +237,7 @@ class NeuralClusterer(
         rows: Source = source
         if most < len(source):
             chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
-            rows = _Rows(source, chosen)
+            rows = Rows(source, chosen)
         z = map_rows(module, module.encode, rows, tile=_TILE, device=device)
         if not np.isfinite(z).all():
             raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
@@ -522,23 +523,6 @@ class NeuralClusterer(
         return tags
 
 
-class _Rows:
-    """Some rows of a source as a source."""
-
-    def __init__(self, source: Source, rows: Tensor):
-        self.shape = source.shape
-        self._source = source
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def batches(self, indices: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        indices = list(indices)
-        for index, (_, x) in zip(indices, self._source.batches([self._rows[i] for i in indices]), strict=True):
-            yield index, x
-
-
 def _smaller(loss: float, best: float) -> bool:
     return loss < best or (np.isnan(best) and not np.isnan(loss))
 
@@ -555,15 +539,3 @@ def _all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
         now.clear()
         now.update({**before, **kept})
         raise
-
-
-def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that may learn: all but those the user has frozen."""
-    return [p for p in module.parameters() if p.requires_grad]
-
-
-def mlp_or_features(encoder: Any, shape: tuple[int, ...], embed_dim: int, **options: Any) -> Autoencoder:
-    """The two networks that every method shares: fully connected, or the features as they are."""
-    if encoder is None:
-        return Features(shape)
-    return MLPAutoencoder(shape, embed_dim, **options)

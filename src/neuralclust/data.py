@@ -124,6 +124,23 @@ class LoaderSource:
             yield batch
 
 
+class Rows:
+    """Some rows of a source as a source."""
+
+    def __init__(self, source: Source, rows: Tensor):
+        self.shape = source.shape
+        self._source = source
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batches(self, indices: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        indices = list(indices)
+        for index, (_, x) in zip(indices, self._source.batches([self._rows[i] for i in indices]), strict=True):
+            yield index, x
+
+
 def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
     """Validate ``X`` for an estimator and wrap it.
 

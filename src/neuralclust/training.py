@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuralclust.data import Source, consecutive
 from neuralclust.nn import ClusterModule
@@ -44,6 +44,11 @@ def make_optimizer(name: str, params: Any, lr: float | None = None) -> torch.opt
     if name == "rmsprop":
         return torch.optim.RMSprop(params, lr)
     return torch.optim.Adadelta(params, lr)
+
+
+def trainable(module: nn.Module) -> list[Tensor]:
+    """Parameters that may learn: all but those the user has frozen."""
+    return [p for p in module.parameters() if p.requires_grad]
 
 
 class Update:

@@ -15,10 +15,11 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer, mlp_or_features
+from neuralclust.base import NeuralClusterer
 from neuralclust.data import Source, consecutive
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, CentroidLayer, ClusterModule, ConvAutoencoder
+from neuralclust.nn.autoencoders import mlp_or_features
 from neuralclust.training import Terms, Trainer, Update
 
 

@@ -17,10 +17,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer, mlp_or_features, trainable
+from neuralclust.base import NeuralClusterer
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, KMeansNetLayer, PoolConvAutoencoder
-from neuralclust.training import LEARNING_RATES, Terms, Update, make_optimizer
+from neuralclust.nn.autoencoders import mlp_or_features
+from neuralclust.training import LEARNING_RATES, Terms, Update, make_optimizer, trainable
 
 
 class KMeansNet(NeuralClusterer):

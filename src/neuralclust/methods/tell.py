@@ -17,10 +17,11 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer, mlp_or_features, trainable
+from neuralclust.base import NeuralClusterer
 from neuralclust.functional import hard_assignment, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, ConvAutoencoder, TELLLayer
-from neuralclust.training import Terms, Update, make_optimizer
+from neuralclust.nn.autoencoders import mlp_or_features
+from neuralclust.training import Terms, Update, make_optimizer, trainable
 
 
 def released_loss(layer: TELLLayer, z: Tensor, weight: float = 0.01) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -273,6 +274,13 @@ class Features(Autoencoder):
 
     def __init__(self, shape: Sequence[int], *, normalize: bool = False):
         super().__init__(nn.Flatten(), nn.Unflatten(1, tuple(shape)), embed_dim=math.prod(shape), normalize=normalize)
+
+
+def mlp_or_features(encoder: Any, shape: tuple[int, ...], embed_dim: int, **options: Any) -> Autoencoder:
+    """The two networks that every method shares: fully connected, or the features as they are."""
+    if encoder is None:
+        return Features(shape)
+    return MLPAutoencoder(shape, embed_dim, **options)
 
 
 def adapt_encoder(encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: Sequence[int]) -> Autoencoder:
