@@ -86,7 +86,7 @@ def engine(net: str, seed: int) -> dict:
     trainer = Trainer(batch, torch.device("cpu"), torch.float32, generator)
     update, source = Update(loss, adam_a), ArraySource(x.numpy(), (features,))
 
-    repeats, epochs = (7, 1) if features > 500 else (15, 10)
+    repeats, epochs = (7, 1) if features > 500 else (25, 5)
 
     def ours():
         trainer.fit(module, source, [update], stage="bench", epochs=epochs)

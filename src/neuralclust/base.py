@@ -121,9 +121,9 @@ class NeuralClusterer(
         ----------
         X : array-like, sparse matrix, tensor, torch Dataset or DataLoader
             Rows ``(n_samples, n_features)`` or images ``(n, height, width)`` or ``(n, channels, height, width)``,
-            of any numeric dtype. Of arrays, memory maps, CSR matrices and tensors, nothing but a batch at a time is
-            copied, cast or densified; lists, data frames and other sparse formats are converted first. Of the tuples
-            that a Dataset yields, the first item is used.
+            of any numeric dtype. Of arrays, memory maps, CSR matrices and tensors beyond 16 MB, nothing but a batch at
+            a time is copied, cast or densified; lists, data frames and other sparse formats are converted first. Of
+            the tuples that a Dataset yields, the first item is used.
         y : Ignored
             Present for scikit-learn; labels are never used.
 

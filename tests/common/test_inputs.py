@@ -314,6 +314,7 @@ def test_sparse_rows_are_densified_a_batch_at_a_time(monkeypatch):
 
     monkeypatch.setattr(sp.csr_array, "toarray", counting)
     monkeypatch.setattr("neuralclust.data.CHUNK_BYTES", 100 * 50 * 8)
+    monkeypatch.setattr("neuralclust.training._SCALED_BYTES", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         small("AEKMeans", batch_size=32).fit(X).predict(X)
