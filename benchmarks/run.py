@@ -246,7 +246,8 @@ def rows() -> list[dict]:
 def table() -> str:
     """benchmarks/README.md from the rows."""
     found: dict[str, list[dict]] = {}
-    for row in rows():
+    order = list(tasks())
+    for row in sorted(rows(), key=lambda row: (order.index(row["task"]), row["seed"])):
         found.setdefault(row["task"], []).append(row)
     lines = [
         "# Benchmarks",
