@@ -23,7 +23,7 @@ SRC = Path(neuralclust.__file__).parent
 
 # -- structure ------------------------------------------------------------------------------------
 
-ORDER = ["functional", "nn", "data", "kmeans", "runtime", "callbacks", "training", "base", "methods"]
+ORDER = ["functional", "nn", "data", "kmeans", "runtime", "callbacks", "training", "fitting", "base", "methods"]
 
 
 def imports(file):

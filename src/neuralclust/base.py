@@ -22,20 +22,14 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import ClassifierTags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array, check_is_fitted
-from torch import Tensor, nn
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
-from neuralclust.callbacks import FitReport
-from neuralclust.data import Rows, Source, as_source, consecutive, value_range
-from neuralclust.functional import mask_noise, reconstruction_loss
-from neuralclust.kmeans import initial_centers, split_clusters
-from neuralclust.nn import Autoencoder, ClusterModule
-from neuralclust.nn.autoencoders import adapt_encoder
-from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
+from neuralclust.data import Source, as_source, consecutive
+from neuralclust.fitting import TILE, FitProcedure
+from neuralclust.runtime import draw_seeds, seeded
 from neuralclust.training import (
     LEARNING_RATES,
-    Terms,
-    Trainer,
     Update,
     make_optimizer,
     map_rows,
@@ -44,20 +38,14 @@ from neuralclust.training import (
     trainable,
 )
 
-_TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
-_CODE_BYTES = 2**25  # codes held at once to choose the first centres from
-
 
 class NeuralClusterer(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FitProcedure
 ):
     """A clusterer with an encoder, a cluster layer and scikit-learn's interface.
 
-    A method's file writes ``_recipes``, ``_head``, ``_loss`` and ``_updates``; the rest is here.
+    A method's file writes the hooks of :class:`~neuralclust.fitting.FitProcedure`; the rest is here and there.
     """
-
-    # What a parameter left at None stands for, by variant.
-    _recipes: ClassVar[dict[str, dict[str, Any]]]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "n_clusters": [Interval(Integral, 1, None, closed="left")],
@@ -77,39 +65,6 @@ class NeuralClusterer(
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "random_state": ["random_state"],
     }
-
-    # -- what a method writes -------------------------------------------------------------------------------
-
-    def _head(self, embed_dim: int, recipe: SimpleNamespace) -> nn.Module:
-        """The cluster layer."""
-        raise NotImplementedError
-
-    def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
-        """The network around it: fully connected, convolutional, the user's own, or none."""
-        raise NotImplementedError
-
-    def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        """The whole objective: what ``score`` reports and restarts are chosen by."""
-        raise NotImplementedError
-
-    def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        """The joint stage; none for a method that is done once its centres are."""
-        raise NotImplementedError
-
-    def _turn(self) -> str:
-        return "all"
-
-    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
-        """For a stream: what moves the centres alone, on the codes as they are."""
-        raise NotImplementedError
-
-    def _encoder_loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        """For a stream: what the encoder learns from, if asked."""
-        return self._loss(module, x, index)
-
-    # variant is a parameter of the methods that a paper proposes; the others have one form only.
-    variant: str = "repaired"
-
     # -- fit --------------------------------------------------------------------------------------------------
 
     @with_callbacks
@@ -139,194 +94,6 @@ class NeuralClusterer(
         with _all_or_nothing(self):
             self._fit_source(as_source(self, X, reset=True))
         return self
-
-    def _fit_source(self, source: Source) -> None:
-        if len(source) < self.n_clusters:
-            raise ValueError(
-                f"n_samples={len(source)} should be >= n_clusters={self.n_clusters}. "
-                f"Pass more rows or ask for fewer clusters."
-            )
-        recipe = self._recipe(len(source))
-        device = resolve_device(self.device)
-        low, high = value_range(source)
-        if self.encoder is None and recipe.normalize:  # directions count: scale, but do not shift
-            low, high = 0.0, max(-low, high)
-        self.history_: list[dict[str, Any]] = []
-        self.__dict__.pop("_online", None)
-        stages = [
-            recipe.pretrain_epochs > 0 and self.encoder is not None,
-            recipe.max_epochs > 0,
-        ]
-        report = FitReport(self, self.n_init * sum(stages))
-        best: tuple[float, ClusterModule, int, int] | None = None
-        for run, seed in enumerate(draw_seeds(self.random_state, self.n_init)):
-            with seeded(seed, device) as generator:
-                module = self._build(source.shape, recipe)
-                module.set_range_(low, high)
-                module.to(device)
-                precision = resolve_precision(self.precision, device, module.autoencoder)
-                trainer = Trainer(recipe.batch_size, device, precision, generator, recipe.tol)
-                n_iter = self._train(module, source, trainer, recipe, report, run, seed)
-                loss = mean_terms(module, self._loss, source, tile=_TILE, device=device)["loss"]
-            if best is None or _smaller(loss, best[0]):
-                best = loss, module, n_iter, seed
-        assert best is not None  # n_init is at least 1
-        self.loss_, self.module_, self.n_iter_, seed = best
-        self._fitted_params = self.get_params(deep=False)  # what save writes, whatever set_params does later
-        self.labels_ = self._predict(source)
-        if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
-            self._fill_empty_clusters(source, seed)
-        self._check_clusters()
-        report.end()
-
-    def _train(
-        self,
-        module: ClusterModule,
-        source: Source,
-        trainer: Trainer,
-        recipe: SimpleNamespace,
-        report: FitReport,
-        run: int,
-        seed: int,
-    ) -> int:
-        """Pretraining, first centres, joint training; the number of epochs of the last stage."""
-
-        def stage(name: str, epochs: int, updates: list[Update], turn: str, fitted: Any) -> int:
-            if not epochs or not updates:
-                return 0
-            with report.stage(name, epochs, fitted) as epoch_ended:
-
-                def log(row: dict[str, Any]) -> bool:
-                    self.history_.append({"init": run, **row})
-                    return epoch_ended()
-
-                return len(trainer.fit(module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log))
-
-        weights = trainable(module.autoencoder)
-        n_iter = 0
-        if weights:
-            pretraining = Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, recipe.lr))
-            n_iter = stage("pretrain", recipe.pretrain_epochs, [pretraining], "all", None)
-        self._place_centers(module, source, recipe, trainer, seed)
-        fitted = {"module_": module, "n_features_in_": self.n_features_in_}
-        updates = self._updates(module, recipe)
-        return stage("fit", recipe.max_epochs, updates, self._turn(), lambda: fitted) or n_iter
-
-    def _place_centers(
-        self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
-    ) -> None:
-        """First centres, from the codes of all rows or of as many as fit into memory."""
-        z = self._codes(module, source, trainer.generator, trainer.device)
-        if isinstance(recipe.init, np.ndarray):
-            expected = (self.n_clusters, z.shape[1])
-            centers = check_array(recipe.init, dtype=np.float32, ensure_2d=False, input_name="init")
-            if centers.shape != expected:
-                raise ValueError(
-                    f"init has shape {centers.shape}; {expected} is needed: a centre for each cluster, in "
-                    f"the space of the codes."
-                )
-        else:
-            centers = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
-        module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
-
-    def _codes(
-        self, module: ClusterModule, source: Source, generator: torch.Generator, device: torch.device
-    ) -> np.ndarray:
-        """Codes of all rows, or of a random part of them that fits into ``_CODE_BYTES``."""
-        most = max(_CODE_BYTES // (4 * module.autoencoder.embed_dim), 100 * self.n_clusters)
-        rows: Source = source
-        if most < len(source):
-            chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
-            rows = Rows(source, chosen)
-        z = map_rows(module, module.encode, rows, tile=_TILE, device=device)
-        if not np.isfinite(z).all():
-            raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
-        return z
-
-    def _fill_empty_clusters(self, source: Source, seed: int) -> None:
-        """Cut the widest clusters in two until none is empty, and say so."""
-        module, device = self.module_, self._device()
-        generator = torch.Generator().manual_seed(seed)
-        z = torch.from_numpy(self._codes(module, source, generator, device))
-        old = module.head.centers.detach().clone()
-
-        def place(centers: np.ndarray) -> None:
-            new = torch.as_tensor(centers, dtype=torch.float32, device=device)
-            rows = new.ne(module.head.centers).any(dim=1)
-            module.head.init_(new[rows], rows)
-
-        @torch.inference_mode()
-        def predict(centers: np.ndarray) -> np.ndarray:
-            place(centers)
-            return torch.cat([module.head.predict(part.to(device)).cpu() for part in z.split(2**14)]).numpy()
-
-        centers, changed = split_clusters(z.numpy(), predict, old.cpu().numpy(), seed)
-        place(centers)
-        if changed:
-            self.labels_ = self._predict(source)
-            self.loss_ = mean_terms(module, self._loss, source, tile=_TILE, device=device)["loss"]
-            warnings.warn(
-                f"Clusters were empty after training: centres {changed} were placed anew, by cutting the widest "
-                f"cluster in two for each.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-
-    def _check_clusters(self) -> None:
-        """Warn, by name, of what went wrong."""
-        if not np.isfinite(self.loss_):
-            warnings.warn(
-                f"The loss of the fitted model is {self.loss_}: do not trust its clusters. Rescale X or lower lr.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        empty = sorted(set(range(self.n_clusters)) - set(np.unique(self.labels_).tolist()))
-        if not empty:
-            return
-        if self.variant == "paper":
-            why = "Nothing was done about them, as in the paper; variant='repaired' fills them."
-        else:
-            why = (
-                "X may have fewer distinct rows than n_clusters, all codes may have collapsed to one point, or rows of "
-                "zeros, which have no direction, are more than one cluster can tell apart."
-            )
-        warnings.warn(
-            f"{len(empty)} of {self.n_clusters} clusters are empty: {empty}. {why}",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-
-    # -- pieces of a fit ------------------------------------------------------------------------------------
-
-    def _value(self, name: str) -> Any:
-        """A parameter, or what None stands for in this variant."""
-        value = getattr(self, name, None)
-        return self._recipes[self.variant].get(name) if value is None else value
-
-    def _recipe(self, n_samples: int) -> SimpleNamespace:
-        """All parameters, with what None stands for filled in."""
-        names = {*self._get_param_names(), *self._recipes[self.variant]}
-        values = {name: self._value(name) for name in names}
-        if values["batch_size"] is None:
-            values["batch_size"] = min(256, max(32, 2 ** round(np.log2(n_samples / 16))))
-        return SimpleNamespace(**values)
-
-    def _build(self, shape: tuple[int, ...], recipe: SimpleNamespace | None = None) -> ClusterModule:
-        recipe = recipe or self._recipe(1)
-        sizes = recipe.hidden_layer_sizes
-        if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
-            raise ValueError(f"hidden_layer_sizes={sizes!r} must be positive integers, such as (500, 500, 2000).")
-        if isinstance(self.encoder, nn.Module):
-            autoencoder = adapt_encoder(self.encoder, shape, sizes)
-        else:
-            autoencoder = self._autoencoder(shape, recipe)
-        autoencoder.normalize = recipe.normalize
-        return ClusterModule(autoencoder, self._head(autoencoder.embed_dim, recipe), shape)
-
-    def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        noisy = mask_noise(x, getattr(self, "noise", 0.0)) if module.training else x
-        rec = reconstruction_loss(x, module.decode(module.encode(noisy)))
-        return {"loss": rec, "rec": rec}
 
     # -- use --------------------------------------------------------------------------------------------------
 
@@ -380,7 +147,7 @@ class NeuralClusterer(
         float
         """
         source = self._checked(X)
-        return -mean_terms(self.module_, self._loss, source, tile=_TILE, device=self._device())["loss"]
+        return -mean_terms(self.module_, self._loss, source, tile=TILE, device=self._device())["loss"]
 
     def reconstruct_centers(self) -> np.ndarray:
         """Cluster centres decoded into the space and the units of the data.
@@ -498,7 +265,7 @@ class NeuralClusterer(
         return self.module_.shift.device
 
     def _map(self, fn: Any, source: Source) -> np.ndarray:
-        return map_rows(self.module_, fn, source, tile=_TILE, device=self._device())
+        return map_rows(self.module_, fn, source, tile=TILE, device=self._device())
 
     def _predict(self, source: Source) -> np.ndarray:
         return self._map(self.module_.predict, source)
@@ -521,10 +288,6 @@ class NeuralClusterer(
         tags.classifier_tags = ClassifierTags(multi_class=True)
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _smaller(loss: float, best: float) -> bool:
-    return loss < best or (np.isnan(best) and not np.isnan(loss))
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def test_restarts_are_chosen_by_loss(method, easy):
     for seed in draw_seeds(0, 3):
         single = small(method, pretrain_epochs=2, max_epochs=2, embed_dim=2)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("neuralclust.base.draw_seeds", lambda *_, seed=seed: [seed])
+            patch.setattr("neuralclust.fitting.draw_seeds", lambda *_, seed=seed: [seed])
             singles.append(single.fit(X).loss_)
     assert model.loss_ == pytest.approx(min(singles), rel=1e-6)
     assert max(singles) > min(singles)
