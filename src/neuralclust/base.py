@@ -65,6 +65,7 @@ class NeuralClusterer(
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "random_state": ["random_state"],
     }
+
     # -- fit --------------------------------------------------------------------------------------------------
 
     @with_callbacks

@@ -35,6 +35,10 @@ class FitProcedure(BaseEstimator):
 
     # What a parameter left at None stands for, by variant.
     _recipes: ClassVar[dict[str, dict[str, Any]]]
+
+    # variant is a parameter of the methods that a paper proposes; the others have one form only.
+    variant: str = "repaired"
+
     # -- what a method writes -------------------------------------------------------------------------------
 
     def _head(self, embed_dim: int, recipe: SimpleNamespace) -> nn.Module:
@@ -54,6 +58,7 @@ class FitProcedure(BaseEstimator):
         raise NotImplementedError
 
     def _turn(self) -> str:
+        """How the updates of the joint stage take turns: "all", "epoch" or "batch"."""
         return "all"
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
@@ -64,8 +69,6 @@ class FitProcedure(BaseEstimator):
         """For a stream: what the encoder learns from, if asked."""
         return self._loss(module, x, index)
 
-    # variant is a parameter of the methods that a paper proposes; the others have one form only.
-    variant: str = "repaired"
     # -- the fit ------------------------------------------------------------------------------------------------
 
     def _fit_source(self, source: Source) -> None:
