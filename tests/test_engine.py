@@ -159,6 +159,18 @@ def test_turns(turn, expected):
     assert "".join(seen) == expected
 
 
+def test_turns_by_batch_go_on_over_epochs_of_one_batch():
+    source, module = line()
+    seen = []
+
+    def loss(name):
+        return lambda module, x, index: seen.append(name) or rec(module, x, index)
+
+    updates = [Update(loss(name), make_optimizer("sgd", module.autoencoder.parameters())) for name in "ab"]
+    trainer(batch_size=64).fit(module, source, updates, stage="s", epochs=4, turn="batch")
+    assert "".join(seen) == "abab"
+
+
 def test_rows_left_over_are_dropped_and_small_data_is_one_batch():
     source, module = line(50)
     sizes = []

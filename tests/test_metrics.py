@@ -1,4 +1,4 @@
-"""Metrics against brute force, and the identities of spec and papers."""
+"""Metrics against brute force, and the identities of the papers."""
 
 import itertools
 

@@ -293,8 +293,8 @@ class NeuralClusterer(
 
 @contextmanager
 def _all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
-    """Leave the estimator exactly as it was if the block fails."""
-    before = dict(vars(estimator))
+    """Leave the estimator exactly as it was if the block fails, but for what the optimisers of a stream remember."""
+    before = {key: value for key, value in vars(estimator).items() if key != "_online"}
     try:
         yield
     except BaseException:

@@ -95,7 +95,7 @@ class Trainer:
     generator : torch.Generator
         Source of the row order.
     tol : float
-        A stage ends when ten epochs together improve the loss by less than ``tol`` of itself; 0 never.
+        A stage ends when ten epochs together improve the loss by at most ``tol`` of itself; 0 never.
     """
 
     batch_size: int
@@ -142,6 +142,7 @@ class Trainer:
         rows: list[dict[str, Any]] = []
         row: dict[str, Any]
         before = {name: value.clone() for name, value in module.state_dict().items()}
+        batch = 0  # of the stage, not of the epoch: an epoch may have only one
         source, prepare = self._scaled_once(module, source)
         with module.computing_in(self.precision):
             for epoch in range(epochs):
@@ -150,7 +151,8 @@ class Trainer:
                 batches = source.batches(self._shuffled(len(source)))
                 for steps, (index, x) in enumerate(batches, start=1):
                     x = prepare(x.to(self.device, non_blocking=True))
-                    count = epoch if turn == "epoch" else steps - 1
+                    count = epoch if turn == "epoch" else batch
+                    batch += 1
                     now = updates if turn == "all" else [updates[count % len(updates)]]
                     for update in now:
                         for name, value in update.step(module, x, index).items():

@@ -27,7 +27,7 @@ def norms(model):
 
 
 def test_the_printed_objective_diverges(unbalanced):
-    """Spec 2.C1: the loss falls without end, centres leave the unit ball, clusters die."""
+    """The loss falls without end, centres leave the unit ball, clusters die."""
     X, y = unbalanced
     model = KMeansNet(10, variant="paper", encoder=None, max_epochs=150, batch_size=64, tol=0, random_state=0)
     with pytest.warns(ConvergenceWarning, match="diverged"):
@@ -55,7 +55,7 @@ def test_repaired_stays_in_its_set(easy, assignment, coupled):
 
 
 def test_alpha_cancels_with_hard_assignment(easy):
-    """Spec 2.C2, the flat curve of Fig. 3: only the probabilities know alpha."""
+    """The flat curve of Fig. 3: only the probabilities know alpha."""
     models = [small("KMeansNet", alpha=alpha).fit(easy[0]) for alpha in (0.5, 2.0)]
     assert np.array_equal(models[0].labels_, models[1].labels_)
     assert np.allclose(models[0].cluster_centers_, models[1].cluster_centers_, atol=1e-3)

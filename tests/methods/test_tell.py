@@ -57,7 +57,7 @@ def test_the_encoder_feels_the_clusters_only_in_its_own_turn(easy):
 
 
 def test_adadelta_step_is_the_ten_percent_rule():
-    """Spec 5.C1: at alpha = 1e-3 the published optimiser is c <- normalise(c + 0.1 g / |g|), g the sum of its codes."""
+    """At alpha = 1e-3 the published optimiser is c <- normalise(c + 0.1 g / |g|), g the sum of its codes."""
     _, module, (update, _) = parts(variant="paper")
     head = module.head
     torch.manual_seed(1)
@@ -92,7 +92,7 @@ def test_repaired_step_is_the_ten_percent_rule_exactly():
 
 
 def test_without_gradient_normalisation_steps_are_huge_at_the_papers_alpha():
-    """Spec 5.D2: "gradient normalisation is necessary" holds because alpha is 1e-3."""
+    """That "gradient normalisation is necessary" holds because alpha is 1e-3."""
     turned = {}
     for normalize in (True, False):
         _, module, (update, _) = parts(variant="paper", normalize_gradient=normalize)

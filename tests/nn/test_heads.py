@@ -33,7 +33,7 @@ def test_tell_loss_by_loops():
 @pytest.mark.parametrize("alpha", [1e-3, 0.5, 1.0])
 @pytest.mark.parametrize("k", [3, 5])
 def test_tell_released_loss_identity(alpha, k):
-    """The authors' mean over all b x k entries is 0.02 - (0.02 / k) mean cos (spec 5.B); floor 0.018 for k = 10."""
+    """The authors' mean over all b x k entries is 0.02 - (0.02 / k) mean cos; floor 0.018 for k = 10."""
     z, c = codes(20), unit_centers(k)
     layer = TELLLayer(4, k, alpha=alpha).double().init_(c)
     w = 2 * alpha * c.numpy()
@@ -128,7 +128,7 @@ def test_kmeansnet_projection_bounds_weights_and_loss():
 
 
 def test_kmeansnet_bias_feeds_the_loss_without_end():
-    """Spec 2.C1: c on every bias leaves the assignments alone and lowers the loss by c / alpha."""
+    """Adding c to every bias leaves the assignments alone and lowers the loss by c / alpha."""
     layer = KMeansNetLayer(4, 3, alpha=0.5, assignment="soft").double()
     z = codes()
     before, q = float(layer.loss(z)), layer(z)
@@ -139,7 +139,7 @@ def test_kmeansnet_bias_feeds_the_loss_without_end():
 
 
 def test_kmeansnet_soft_is_uniform_at_the_papers_alpha():
-    """Spec 2.C2: within 0.4 % of 1 / k at alpha = 1e-3."""
+    """Within 0.4 % of 1 / k at alpha = 1e-3."""
     layer = KMeansNetLayer(4, 3, alpha=1e-3).double().init_(unit_centers())
     assert float((layer(codes()) * 3 - 1).abs().max()) < 0.004
 

@@ -59,7 +59,7 @@ class AEKMeans(NeuralClusterer):
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
         Optimiser of the autoencoder.
     tol : float, default=1e-3
-        Training ends when ten epochs together improve the loss by at most this share; 0 all but never.
+        Training ends when ten epochs together improve the loss by at most this share; 0 never.
     noise : float, default=0.0
         Share of the inputs set to zero while training: above 0, a denoising autoencoder.
     normalize : bool, default=True

@@ -54,7 +54,7 @@ class KMeansNet(NeuralClusterer):
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of everything. None: "adam" (repaired), "adadelta" (paper).
     tol : float, default=None
-        Training ends when ten epochs together improve the loss by at most this share; 0 all but never. None: 1e-3
+        Training ends when ten epochs together improve the loss by at most this share; 0 never. None: 1e-3
         (repaired), 0 (paper, whose own rule, an absolute change below 1e-3, a diverging loss never meets).
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one, which diverges. See Notes.

@@ -65,7 +65,7 @@ class TELL(NeuralClusterer):
         Optimiser of the autoencoder and, in the paper's variant, of the centres. None: "adam" (repaired),
         "adadelta" (paper).
     tol : float, default=None
-        Training ends when ten epochs together improve the loss by at most this share; 0 all but never. None: 1e-3
+        Training ends when ten epochs together improve the loss by at most this share; 0 never. None: 1e-3
         (repaired), 0 (paper).
     variant : {"repaired", "paper"}, default="repaired"
         The form that works best, or the published one. See Notes.
