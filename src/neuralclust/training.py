@@ -148,8 +148,8 @@ class Trainer:
             for epoch in range(epochs):
                 module.train()
                 totals: dict[str, Any] = {}
-                batches = source.batches(self._shuffled(len(source)))
-                for steps, (index, x) in enumerate(batches, start=1):
+                order = self._shuffled(len(source))
+                for index, x in source.batches(order):
                     x = prepare(x.to(self.device, non_blocking=True))
                     count = epoch if turn == "epoch" else batch
                     batch += 1
@@ -157,7 +157,7 @@ class Trainer:
                     for update in now:
                         for name, value in update.step(module, x, index).items():
                             totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
-                row = {"stage": stage, "epoch": epoch, **{k: float(v) / steps for k, v in totals.items()}}
+                row = {"stage": stage, "epoch": epoch, **{k: float(v) / len(order) for k, v in totals.items()}}
                 rows.append(row)
                 stop = on_epoch is not None and on_epoch(row)
                 if stop or not math.isfinite(row["loss"]) or self._converged(rows):
