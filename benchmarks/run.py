@@ -22,6 +22,8 @@ import time
 import warnings
 from pathlib import Path
 
+import dcsai
+
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results.jsonl", HERE / "README.md"
 MNIST_EPOCHS = {"pretrain_epochs": 40, "max_epochs": 40}
@@ -194,7 +196,7 @@ def tasks() -> dict[str, tuple]:
     for n in (1_000, 70_000):
         found[f"inference / {n} x 784"] = (inference, {"n": n}, [0])
     found["help"] = (command_line, {}, [0])
-    for method in ("KMeans", "AEKMeans", "KMeansNet", "TELL"):
+    for method in ("KMeans", "AEKMeans", "KMeansNet", "TELL", "DCSAI"):
         found[f"accuracy / digits / {method}"] = (
             accuracy,
             {"dataset": "digits", "method": method},
@@ -203,7 +205,7 @@ def tasks() -> dict[str, tuple]:
     for method, seeds in (("TELL", 3), ("AEKMeans", 3), ("KMeansNet", 3), ("KMeans", 3)):
         arguments = {"dataset": "mnist", "method": method, **MNIST_EPOCHS}
         found[f"accuracy / mnist / {method}"] = (accuracy, arguments, range(seeds))
-    return found
+    return found | dcsai.tasks()
 
 
 def run(only: str) -> None:
@@ -279,6 +281,7 @@ def table() -> str:
             f"| {dataset} | {method} | {len(runs)} | {cell('acc')} | {cell('nmi')} | {cell('ari')} | "
             f"{statistics.mean(row['seconds'] for row in runs):.0f} | {100 * best['acc']:.1f} |"
         )
+    lines += ["", *dcsai.table(found)]
     lines += [
         "",
         "## Engine",
@@ -339,3 +342,4 @@ if __name__ == "__main__":
         if not options.table:
             run(options.only)
         TABLE.write_text(table())
+        dcsai.pictures(RESULTS, HERE.parent / "docs" / "images")

@@ -14,7 +14,7 @@ METHODS = list(registry.METHODS)
 
 def small(name: str, n_clusters: int = 3, **params):
     """A method by name with settings that fit in a fraction of a second."""
-    settings = {"hidden_layer_sizes": (32,), "pretrain_epochs": 10, "max_epochs": 10, "random_state": 0}
+    settings = {"hidden_layer_sizes": (32,), "pretrain_epochs": 10, "max_epochs": 10, "tol": 0.0, "random_state": 0}
     settings |= params
     known = registry.resolve(name)().get_params()
     return registry.make(name, n_clusters, **{k: v for k, v in settings.items() if k in known})

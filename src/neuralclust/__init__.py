@@ -15,18 +15,21 @@ if TYPE_CHECKING:
     from neuralclust import callbacks, datasets, functional, metrics, nn, registry
     from neuralclust.io import load
     from neuralclust.methods.aekmeans import AEKMeans
+    from neuralclust.methods.dcsai import DCSAI
     from neuralclust.methods.kmeansnet import KMeansNet
     from neuralclust.methods.tell import TELL
 
 _MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry")
 _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
+    "DCSAI": "neuralclust.methods.dcsai",
     "KMeansNet": "neuralclust.methods.kmeansnet",
     "TELL": "neuralclust.methods.tell",
     "load": "neuralclust.io",
 }
 
 __all__ = [
+    "DCSAI",
     "TELL",
     "AEKMeans",
     "KMeansNet",

@@ -24,7 +24,16 @@ from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
-from neuralclust.training import Terms, Trainer, Update, make_optimizer, map_rows, mean_terms, trainable
+from neuralclust.training import (
+    Terms,
+    Trainer,
+    Update,
+    make_optimizer,
+    map_rows,
+    mean_terms,
+    settled,
+    trainable,
+)
 
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
@@ -61,6 +70,17 @@ class FitProcedure(BaseEstimator):
         """How the updates of the joint stage take turns: "all", "epoch" or "batch"."""
         return "all"
 
+    def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
+        """Whether a stage is done, from its epochs so far."""
+        return settled(rows, recipe.tol)
+
+    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
+        """Of the autoencoder alone."""
+        return make_optimizer(recipe.optimizer, weights, recipe.lr)
+
+    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+        """What the cluster layer keeps of all rows, once it is trained."""
+
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
         """For a stream: what moves the centres alone, on the codes as they are."""
         raise NotImplementedError
@@ -96,8 +116,9 @@ class FitProcedure(BaseEstimator):
                 module.set_range_(low, high)
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
-                trainer = Trainer(recipe.batch_size, device, precision, generator, recipe.tol)
+                trainer = Trainer(recipe.batch_size, device, precision, generator)
                 n_iter = self._train(module, source, trainer, recipe, report, run, seed)
+                self._summarize(module, source, device)
                 loss = mean_terms(module, self._loss, source, tile=TILE, device=device)["loss"]
             if best is None or _smaller(loss, best[0]):
                 best = loss, module, n_iter, seed
@@ -125,18 +146,21 @@ class FitProcedure(BaseEstimator):
         def stage(name: str, epochs: int, updates: list[Update], turn: str, fitted: Any) -> int:
             if not epochs or not updates:
                 return 0
+            rows: list[dict[str, Any]] = []
             with report.stage(name, epochs, fitted) as epoch_ended:
 
                 def log(row: dict[str, Any]) -> bool:
+                    rows.append(row)
                     self.history_.append({"init": run, **row})
-                    return epoch_ended()
+                    return epoch_ended() or self._stop(rows, recipe)
 
-                return len(trainer.fit(module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log))
+                trainer.fit(module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log)
+            return len(rows)
 
         weights = trainable(module.autoencoder)
         n_iter = 0
         if weights:
-            pretraining = Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, recipe.lr))
+            pretraining = Update(self._reconstruction, self._pretrain_optimizer(weights, recipe))
             n_iter = stage("pretrain", recipe.pretrain_epochs, [pretraining], "all", None)
         self._place_centers(module, source, recipe, trainer, seed)
         fitted = {"module_": module, "n_features_in_": self.n_features_in_}
@@ -194,6 +218,7 @@ class FitProcedure(BaseEstimator):
         centers, changed = split_clusters(z.numpy(), predict, old.cpu().numpy(), seed)
         place(centers)
         if changed:
+            self._summarize(module, source, device)
             self.labels_ = self._predict(source)
             self.loss_ = mean_terms(module, self._loss, source, tile=TILE, device=device)["loss"]
             warnings.warn(
@@ -240,6 +265,7 @@ class FitProcedure(BaseEstimator):
         values = {name: self._value(name) for name in names}
         if values["batch_size"] is None:
             values["batch_size"] = min(256, max(32, 2 ** round(np.log2(n_samples / 16))))
+        values["n_samples"] = n_samples
         return SimpleNamespace(**values)
 
     def _build(self, shape: tuple[int, ...], recipe: SimpleNamespace | None = None) -> ClusterModule:

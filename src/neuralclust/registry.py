@@ -41,6 +41,7 @@ METHODS = {
         "k-meansNet: When k-means Meets Differentiable Programming",
         2018,
     ),
+    "DCSAI": Method("neuralclust.methods.dcsai:DCSAI", "Deep Clustering With Sample-Assignment Invariance Prior", 2020),
     "AEKMeans": Method(
         "neuralclust.methods.aekmeans:AEKMeans", "autoencoder, then k-means: every paper's ablation", 2006
     ),

@@ -22,11 +22,13 @@ Loss = Callable[[ClusterModule, Tensor, Tensor], Terms]
 # Learning rate when the user names none: torch's own default, save where that is of no use here.
 LEARNING_RATES = {"adam": 1e-3, "adadelta": 1.0, "adagrad": 1e-2, "rmsprop": 1e-3, "sgd": 1e-2}
 _SCALED_BYTES = 2**24  # rows kept as scaled float32 while training
-_WINDOW = 10  # epochs that must together improve the loss by less than tol before a stage ends
+_WINDOW = 10  # epochs that must together improve the loss by less than tol before it has settled
 
 
-def make_optimizer(name: str, params: Any, lr: float | None = None) -> torch.optim.Optimizer:
-    """An optimiser by name; ``lr=None`` takes the usual rate of that optimiser.
+def make_optimizer(
+    name: str, params: Any, lr: float | None = None, *, momentum: float = 0.9, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """An optimiser by name; ``lr=None`` takes the usual rate of that optimiser, ``momentum`` is of "sgd" only.
 
     Examples
     --------
@@ -37,14 +39,26 @@ def make_optimizer(name: str, params: Any, lr: float | None = None) -> torch.opt
     """
     lr = LEARNING_RATES[name] if lr is None else lr
     if name == "adam":
-        return torch.optim.Adam(params, lr, fused=True)
+        return torch.optim.Adam(params, lr, weight_decay=weight_decay, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(params, lr, momentum=0.9, fused=True)
+        return torch.optim.SGD(params, lr, momentum=momentum, weight_decay=weight_decay, fused=True)
     if name == "adagrad":
-        return torch.optim.Adagrad(params, lr)
+        return torch.optim.Adagrad(params, lr, weight_decay=weight_decay)
     if name == "rmsprop":
-        return torch.optim.RMSprop(params, lr)
-    return torch.optim.Adadelta(params, lr)
+        return torch.optim.RMSprop(params, lr, weight_decay=weight_decay)
+    return torch.optim.Adadelta(params, lr, weight_decay=weight_decay)
+
+
+def cosine_rate(progress: float) -> float:
+    """Share of the learning rate at a point of a stage, from 1 at the start (0.0) to 0 at the end (1.0).
+
+    Examples
+    --------
+    >>> from neuralclust.training import cosine_rate
+    >>> [round(cosine_rate(p), 2) for p in (0.0, 0.5, 1.0)]
+    [1.0, 0.5, 0.0]
+    """
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def trainable(module: nn.Module) -> list[Tensor]:
@@ -62,12 +76,24 @@ class Update:
         ``index`` (b,). The dict becomes the epoch's row of ``history_``.
     *optimizers : torch.optim.Optimizer
         Each steps once; what must happen around a step (a projection, say) is a hook on its optimiser.
+    rate : callable, optional
+        ``rate(progress) -> factor`` of the learning rates at a point of the stage, 0.0 to 1.0. None: constant.
     """
 
-    def __init__(self, loss: Loss, *optimizers: torch.optim.Optimizer):
+    def __init__(self, loss: Loss, *optimizers: torch.optim.Optimizer, rate: Callable[[float], float] | None = None):
         self.loss = loss
         self.optimizers = optimizers
+        self.rate = rate
+        self._lrs = [[group["lr"] for group in o.param_groups] for o in optimizers]
         self.params = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+    def set_progress(self, progress: float) -> None:
+        """Set the learning rates for a point of the stage."""
+        if self.rate is not None:
+            factor = self.rate(progress)
+            for optimizer, lrs in zip(self.optimizers, self._lrs, strict=True):
+                for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                    group["lr"] = factor * lr
 
     def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         """One optimiser step. Exactly ``self.params`` learn, whatever else the loss depends on."""
@@ -94,15 +120,12 @@ class Trainer:
         Of the autoencoder while training.
     generator : torch.Generator
         Source of the row order.
-    tol : float
-        A stage ends when ten epochs together improve the loss by at most ``tol`` of itself; 0 never.
     """
 
     batch_size: int
     device: torch.device
     precision: torch.dtype
     generator: torch.Generator
-    tol: float = 0.0
 
     def fit(
         self,
@@ -155,12 +178,13 @@ class Trainer:
                     batch += 1
                     now = updates if turn == "all" else [updates[count % len(updates)]]
                     for update in now:
+                        update.set_progress((batch - 1) / (epochs * len(order)))
                         for name, value in update.step(module, x, index).items():
                             totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
                 row = {"stage": stage, "epoch": epoch, **{k: float(v) / len(order) for k, v in totals.items()}}
                 rows.append(row)
                 stop = on_epoch is not None and on_epoch(row)
-                if stop or not math.isfinite(row["loss"]) or self._converged(rows):
+                if stop or not math.isfinite(row["loss"]):
                     break
         if rows and not (math.isfinite(rows[-1]["loss"]) and _all_finite(module)):
             module.load_state_dict(before)
@@ -188,12 +212,14 @@ class Trainer:
         order = torch.randperm(n, generator=self.generator)
         return list(order[: n - n % size].split(size))
 
-    def _converged(self, rows: list[dict[str, Any]]) -> bool:
-        if self.tol == 0 or len(rows) <= _WINDOW:
-            return False
-        losses = [row["loss"] for row in rows]
-        earlier = min(losses[:-_WINDOW])
-        return earlier - min(losses[-_WINDOW:]) <= self.tol * abs(earlier)
+
+def settled(rows: list[dict[str, Any]], tol: float) -> bool:
+    """Whether the last ten epochs together improved the loss by at most ``tol`` of itself; never if ``tol`` is 0."""
+    if tol == 0 or len(rows) <= _WINDOW:
+        return False
+    losses = [row["loss"] for row in rows]
+    earlier = min(losses[:-_WINDOW])
+    return earlier - min(losses[-_WINDOW:]) <= tol * abs(earlier)
 
 
 def _all_finite(module: ClusterModule) -> bool:

@@ -1,7 +1,30 @@
 """Pure functions on tensors: distances, assignments, losses."""
 
-from neuralclust.functional.assignment import hard_assignment
-from neuralclust.functional.distance import squared_euclidean, unit_norm
-from neuralclust.functional.losses import mask_noise, reconstruction_loss
+from neuralclust.functional.assignment import hard_assignment, relu_closeness, sharpen, student_closeness
+from neuralclust.functional.distance import (
+    DISTANCES,
+    cityblock,
+    correlation,
+    cosine,
+    euclidean,
+    squared_euclidean,
+    unit_norm,
+)
+from neuralclust.functional.losses import assignment_divergence, mask_noise, reconstruction_loss
 
-__all__ = ["hard_assignment", "mask_noise", "reconstruction_loss", "squared_euclidean", "unit_norm"]
+__all__ = [
+    "DISTANCES",
+    "assignment_divergence",
+    "cityblock",
+    "correlation",
+    "cosine",
+    "euclidean",
+    "hard_assignment",
+    "mask_noise",
+    "reconstruction_loss",
+    "relu_closeness",
+    "sharpen",
+    "squared_euclidean",
+    "student_closeness",
+    "unit_norm",
+]

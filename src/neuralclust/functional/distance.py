@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,3 +59,63 @@ def squared_euclidean(z: Tensor, c: Tensor) -> Tensor:
     z, c = z - origin, c - origin
     d2 = z.square().sum(dim=1, keepdim=True) - 2 * z @ c.T + c.square().sum(dim=1)
     return d2.clamp_min(0)
+
+
+def euclidean(z: Tensor, c: Tensor) -> Tensor:
+    """Euclidean distances, from the differences themselves: exact near zero, where the expanded form is not.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import euclidean
+    >>> euclidean(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]))
+    tensor([[5.]])
+    """
+    return torch.cdist(z, c, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def cosine(z: Tensor, c: Tensor) -> Tensor:
+    """Cosine distances, 1 minus the cosine: within [0, 2]; 1 for a row of zeros.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import cosine
+    >>> cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-3.0, 0.0]]))
+    tensor([[0., 1., 2.]])
+    """
+    return 1 - unit_norm(z) @ unit_norm(c).T
+
+
+def correlation(z: Tensor, c: Tensor) -> Tensor:
+    """Correlation distances, 1 minus Pearson's r: the cosine distance of rows less their own mean.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import correlation
+    >>> correlation(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[10.0, 20.0, 30.0], [3.0, 2.0, 1.0]])).round()
+    tensor([[0., 2.]])
+    """
+    return cosine(z - z.mean(dim=1, keepdim=True), c - c.mean(dim=1, keepdim=True))
+
+
+def cityblock(z: Tensor, c: Tensor) -> Tensor:
+    """City-block (L1) distances.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import cityblock
+    >>> cityblock(torch.zeros(1, 2), torch.tensor([[3.0, -4.0]]))
+    tensor([[7.]])
+    """
+    return torch.cdist(z, c, p=1.0)
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "euclidean": euclidean,
+    "cosine": cosine,
+    "correlation": correlation,
+    "cityblock": cityblock,
+}

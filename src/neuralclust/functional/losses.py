@@ -31,3 +31,31 @@ def mask_noise(x: Tensor, ratio: float) -> Tensor:
     tensor([[1., 1., 1.]])
     """
     return x * (torch.rand_like(x) >= ratio) if ratio > 0 else x
+
+
+def assignment_divergence(target: Tensor, prediction: Tensor, eps: float = 1e-7) -> Tensor:
+    """Kullback-Leibler divergence of two soft assignments, mean over the rows.
+
+    ``mean_i sum_j T_ij log((T_ij + eps) / (P_ij + eps))``. Source: Eq. 5 of "Deep Clustering With
+    Sample-Assignment Invariance Prior", which has no ``eps`` and is infinite as soon as an entry of P is zero.
+
+    Parameters
+    ----------
+    target, prediction : Tensor of shape (b, k)
+        Rows that sum to 1.
+    eps : float, default=1e-7
+        Keeps the logarithms finite.
+
+    Returns
+    -------
+    Tensor of shape ()
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import assignment_divergence
+    >>> t, p = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+    >>> assignment_divergence(t, p)
+    tensor(0.6931)
+    """
+    return (torch.xlogy(target, target + eps) - torch.xlogy(target, prediction + eps)).sum(dim=1).mean()

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from neuralclust.base import NeuralClusterer
 from neuralclust.data import Source, consecutive
+from neuralclust.fitting import TILE
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, CentroidLayer, ClusterModule, ConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
-from neuralclust.training import Terms, Trainer, Update
+from neuralclust.training import Terms, Update
 
 
 class RunningMeans:
@@ -180,17 +181,10 @@ class AEKMeans(NeuralClusterer):
         return []
 
     @torch.no_grad()
-    def _place_centers(
-        self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
-    ) -> None:
-        super()._place_centers(module, source, recipe, trainer, seed)
-        for _, x in source.batches(consecutive(len(source), recipe.batch_size)):
-            module.head.count_(module.eval().encode(module.prepare(x.to(trainer.device))))
-
-    def _fill_empty_clusters(self, source: Source, seed: int) -> None:
-        super()._fill_empty_clusters(source, seed)
-        head = self.module_.head
-        head.counts.copy_(torch.bincount(torch.from_numpy(self.labels_), minlength=self.n_clusters))
+    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+        module.eval().head.counts.zero_()
+        for _, x in source.batches(consecutive(len(source), TILE)):
+            module.head.count_(module.encode(module.prepare(x.to(device))))
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> RunningMeans:
         return RunningMeans()

@@ -8,6 +8,7 @@ from neuralclust.nn.autoencoders import (
     PoolConvAutoencoder,
 )
 from neuralclust.nn.heads import CentroidLayer, KMeansNetLayer, TELLLayer
+from neuralclust.nn.invariance import InvarianceLayer
 from neuralclust.nn.module import ClusterModule
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ClusterModule",
     "ConvAutoencoder",
     "Features",
+    "InvarianceLayer",
     "KMeansNetLayer",
     "MLPAutoencoder",
     "PoolConvAutoencoder",

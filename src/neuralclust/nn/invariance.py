@@ -1,0 +1,201 @@
+"""The cluster layer of DCSAI: soft assignments by several distances that learn to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from neuralclust.functional.assignment import relu_closeness, sharpen, student_closeness
+from neuralclust.functional.distance import DISTANCES, euclidean, squared_euclidean
+from neuralclust.functional.losses import assignment_divergence
+
+TARGET_LEVEL = 0.95  # mean largest entry of a target; with 0.8, codes and centres lose what k-means gave them
+_MOST_PREDICTION_LEVEL = 0.8  # of a prediction, which has nothing to learn if it is one-hot, as P1 of two clusters is
+_POWERS = 1.0, 128.0
+_CALIBRATION_ROWS = 10_000
+_MEMORY = 0.1  # weight of a batch in the running frequencies
+
+
+class InvarianceLayer(nn.Module):
+    """Soft assignments P1, P2, ... of a code, each by a distance of its own, and the loss that makes them agree.
+
+    P1 comes from the Euclidean distance by ``max(0, mean - d)`` (Eq. 7), each other from its own distance by
+    ``1 / (1 + s d)`` (Eq. 8; Euclidean distances squared); both are raised to a power and normalised (Eq. 6).
+
+    Parameters
+    ----------
+    embed_dim : int
+        Length of a code.
+    n_clusters : int
+        Number of centres.
+    metrics : sequence of {"euclidean", "cosine", "correlation", "cityblock"}, default=("euclidean",)
+        Distances of P2, P3, ...
+    printed : bool, default=False
+        The published loss ``sum_m KL(P_m || P1)``, every P with power 2, scale 1 and divided by the frequencies of
+        the clusters. See Notes for what is done instead.
+    freeze_target : bool, default=False
+        In the printed loss, no gradient through P2, P3, ...
+    predict_from : {"P1", "P2"}, default="P1"
+        The assignment that gives labels and probabilities (the paper's Eq. 12 takes P1, its Table VI compares).
+    eps : float, default=1e-7
+        Keeps the logarithms of the loss finite.
+
+    Attributes
+    ----------
+    centers : Parameter of shape (n_clusters, embed_dim)
+        Cluster centres.
+    scale : Tensor of shape (n_metrics,)
+        ``s``.
+    prediction_power, target_power : Tensor of shape (1 + n_metrics,)
+        Powers of Eq. 6, P1's first.
+    frequency : Tensor of shape (1 + n_metrics, n_clusters)
+        Cluster frequencies of Eq. 6: mean closeness over the rows, P1's first.
+
+    Notes
+    -----
+    The printed loss has two flaws. Its target P2 is flatter than its prediction P1, so that agreement means unlearning;
+    and P1 is divided by the frequencies as well, so that a cluster may take over while its P1 stays balanced. Here
+    every assignment learns from the other's *target*, without gradient through it: Eq. 6 with the frequencies and a
+    power for which the mean largest entry is 0.95, while predictions carry no frequencies and are about as sharp as
+    the P1 of Eq. 6-7. All powers and scales are set once, from the codes at the start (:meth:`calibrate_`), so that
+    neither the metric nor the units of the codes matter.
+
+    References
+    ----------
+    "Deep Clustering With Sample-Assignment Invariance Prior", Eq. 4-12.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.nn import InvarianceLayer
+    >>> layer = InvarianceLayer(2, 3, metrics=("cosine", "cityblock")).init_(3 * torch.eye(3, 2))
+    >>> layer.predict(torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    tensor([0, 1])
+    """
+
+    scale: Tensor
+    prediction_power: Tensor
+    target_power: Tensor
+    frequency: Tensor
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_clusters: int,
+        *,
+        metrics: Sequence[str] = ("euclidean",),
+        printed: bool = False,
+        freeze_target: bool = False,
+        predict_from: str = "P1",
+        eps: float = 1e-7,
+    ):
+        super().__init__()
+        self.metrics = tuple(metrics)
+        self.printed = printed
+        self.freeze_target = freeze_target
+        self.predict_from = predict_from
+        self.eps = eps
+        self.centers = nn.Parameter(torch.randn(n_clusters, embed_dim))
+        self.register_buffer("scale", torch.ones(len(self.metrics)))
+        self.register_buffer("prediction_power", torch.full((1 + len(self.metrics),), 2.0))
+        self.register_buffer("target_power", torch.full((1 + len(self.metrics),), 2.0))
+        self.register_buffer("frequency", torch.ones(1 + len(self.metrics), n_clusters))
+
+    @torch.no_grad()
+    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> InvarianceLayer:
+        """Take these centres ``(k, p)``, for some ``rows`` or all."""
+        self.centers[rows] = centers
+        return self
+
+    @torch.no_grad()
+    def calibrate_(self, z: Tensor) -> InvarianceLayer:
+        """Set scales and powers from codes ``(n, p)``, at most 10,000 of them; with the printed loss, nothing.
+
+        A scale is the inverse of the mean distance to the nearest centre, so that the kernel bends where clusters end.
+        """
+        if self.printed:
+            return self
+        z = z[:: -(-len(z) // _CALIBRATION_ROWS)].double()
+        for i, metric in enumerate(self.metrics):
+            self.scale[i] = 1 / self._distance(z, metric).min(dim=1).values.mean().clamp_min(1e-12)
+        closeness = self.closeness(z)
+        self.frequency.copy_(torch.stack([q.mean(dim=0) for q in closeness]))
+        level = min(_sharpness(sharpen(closeness[0], 2.0)), _MOST_PREDICTION_LEVEL)
+        for i, q in enumerate(closeness):
+            self.target_power[i] = _power(q, q.mean(dim=0), TARGET_LEVEL)
+            if i > 0:
+                self.prediction_power[i] = _power(q, None, level)
+        return self
+
+    def _distance(self, z: Tensor, metric: str) -> Tensor:
+        distance = squared_euclidean if metric == "euclidean" else DISTANCES[metric]
+        return distance(z, self.centers.to(z.dtype))
+
+    def closeness(self, z: Tensor) -> list[Tensor]:
+        """Q1, Q2, ... ``(b, k)``: Eq. 7 by the Euclidean distance, Eq. 8 by each of the metrics."""
+        first = relu_closeness(euclidean(z, self.centers.to(z.dtype)))
+        others = (self._distance(z, m) for m in self.metrics)
+        return [first, *(student_closeness(d, s) for d, s in zip(others, self.scale, strict=True))]
+
+    def assignments(self, z: Tensor) -> list[Tensor]:
+        """P1, P2, ... ``(b, k)`` with the stored frequencies: a row's do not depend on the rows that come with it."""
+        frequencies = self.frequency.to(z.dtype) if self.printed else [None] * len(self.prediction_power)
+        return [
+            sharpen(q, power, f)
+            for q, power, f in zip(self.closeness(z), self.prediction_power, frequencies, strict=True)
+        ]
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Soft assignment ``(b, k)``: P1 or P2."""
+        return self.assignments(z.double())[int(self.predict_from == "P2")].float()
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Index of the largest entry of the soft assignment ``(b,)``, Eq. 12."""
+        return self.assignments(z.double())[int(self.predict_from == "P2")].argmax(dim=1)
+
+    def loss(self, z: Tensor) -> Tensor:
+        """Disagreement of the assignments, mean over the rows and sum over the pairs (P1, P2), (P1, P3), ... (Eq. 4).
+
+        Frequencies are those of the batch in the printed loss and running means otherwise, while training; the stored
+        ones in evaluation mode.
+        """
+        closeness = self.closeness(z)
+        if self.printed:
+            return self._printed_loss(closeness)
+        with torch.no_grad():
+            if self.training:
+                now = torch.stack([q.mean(dim=0) for q in closeness])
+                self.frequency.lerp_(now, _MEMORY)
+            first, *others = (
+                sharpen(q, power, f) for q, power, f in zip(closeness, self.target_power, self.frequency, strict=True)
+            )
+        prediction, *others_prediction = (
+            sharpen(q, power) for q, power in zip(closeness, self.prediction_power, strict=True)
+        )
+        total = z.new_zeros(())
+        for target, other in zip(others, others_prediction, strict=True):
+            total = total + assignment_divergence(target, prediction, self.eps)
+            total = total + assignment_divergence(first, other, self.eps)
+        return total / 2
+
+    def _printed_loss(self, closeness: list[Tensor]) -> Tensor:
+        frequencies = [q.mean(dim=0) for q in closeness] if self.training else list(self.frequency)
+        first, *others = (sharpen(q, 2.0, f) for q, f in zip(closeness, frequencies, strict=True))
+        if self.freeze_target:
+            others = [p.detach() for p in others]
+        return torch.stack([assignment_divergence(p, first, self.eps) for p in others]).sum()
+
+
+def _sharpness(p: Tensor) -> float:
+    return float(p.amax(dim=1).mean())
+
+
+def _power(closeness: Tensor, frequency: Tensor | None, level: float) -> float:
+    """The power for which an assignment has this sharpness, within ``_POWERS``."""
+    low, high = _POWERS
+    for _ in range(30):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if _sharpness(sharpen(closeness, middle, frequency)) < level else (low, middle)
+    return middle
