@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neuralclust.methods.aekmeans import AEKMeans
     from neuralclust.methods.dcsai import DCSAI
     from neuralclust.methods.kmeansnet import KMeansNet
+    from neuralclust.methods.ncsc import NCSC
     from neuralclust.methods.tell import TELL
 
 _MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry")
@@ -24,12 +25,14 @@ _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
     "DCSAI": "neuralclust.methods.dcsai",
     "KMeansNet": "neuralclust.methods.kmeansnet",
+    "NCSC": "neuralclust.methods.ncsc",
     "TELL": "neuralclust.methods.tell",
     "load": "neuralclust.io",
 }
 
 __all__ = [
     "DCSAI",
+    "NCSC",
     "TELL",
     "AEKMeans",
     "KMeansNet",

@@ -6,6 +6,8 @@ A method writes the hooks at the top; the order of things is here, once.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 
+from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
 from neuralclust.data import Rows, Source, value_range
 from neuralclust.functional import mask_noise, reconstruction_loss
@@ -71,8 +74,10 @@ class FitProcedure(BaseEstimator):
         return "all"
 
     def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
-        """Whether a stage is done, from its epochs so far."""
-        return settled(rows, recipe.tol)
+        """Whether a stage is done, from its epochs so far: few rows change cluster, or the loss has settled."""
+        if "changed" in rows[-1]:
+            return 0 < recipe.tol >= rows[-1]["changed"]
+        return settled(rows, recipe.pretrain_tol)
 
     def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
         """Of the autoencoder alone."""
@@ -154,7 +159,10 @@ class FitProcedure(BaseEstimator):
                     self.history_.append({"init": run, **row})
                     return epoch_ended() or self._stop(rows, recipe)
 
-                trainer.fit(module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log)
+                size = recipe.pretrain_batch_size if name == "pretrain" else recipe.batch_size
+                replace(trainer, batch_size=size).fit(
+                    module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log
+                )
             return len(rows)
 
         weights = trainable(module.autoencoder)
@@ -185,15 +193,24 @@ class FitProcedure(BaseEstimator):
         module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
 
     def _codes(
-        self, module: ClusterModule, source: Source, generator: torch.Generator, device: torch.device
+        self,
+        module: ClusterModule,
+        source: Source,
+        generator: torch.Generator,
+        device: torch.device,
+        encode: Callable[[Tensor], Tensor] | None = None,
     ) -> np.ndarray:
         """Codes of all rows, or of a random part of them that fits into ``_CODE_BYTES``."""
-        most = max(_CODE_BYTES // (4 * module.autoencoder.embed_dim), 100 * self.n_clusters)
+        encode = encode or module.encode
+        (_, row), *_ = source.batches([torch.tensor([0])])
+        with torch.no_grad():
+            width = encode(module.eval().prepare(row.to(device))).shape[1]
+        most = max(_CODE_BYTES // (4 * width), 100 * self.n_clusters)
         rows: Source = source
         if most < len(source):
             chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
             rows = Rows(source, chosen)
-        z = map_rows(module, module.encode, rows, tile=TILE, device=device)
+        z = map_rows(module, encode, rows, tile=TILE, device=device)
         if not np.isfinite(z).all():
             raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
         return z
@@ -240,7 +257,7 @@ class FitProcedure(BaseEstimator):
         if not empty:
             return
         if self.variant == "paper":
-            why = "Nothing was done about them, as in the paper; variant='repaired' fills them."
+            why = "Nothing was done about them, as in the paper; variant='repaired' keeps them from being so."
         else:
             why = (
                 "X may have fewer distinct rows than n_clusters, all codes may have collapsed to one point, or rows of "
@@ -264,7 +281,9 @@ class FitProcedure(BaseEstimator):
         names = {*self._get_param_names(), *self._recipes[self.variant]}
         values = {name: self._value(name) for name in names}
         if values["batch_size"] is None:
-            values["batch_size"] = min(256, max(32, 2 ** round(np.log2(n_samples / 16))))
+            values["batch_size"] = usual_batch(n_samples)
+        values.setdefault("pretrain_batch_size", values["batch_size"])
+        values.setdefault("pretrain_tol", values["tol"])
         values["n_samples"] = n_samples
         return SimpleNamespace(**values)
 
@@ -280,10 +299,21 @@ class FitProcedure(BaseEstimator):
         autoencoder.normalize = recipe.normalize
         return ClusterModule(autoencoder, self._head(autoencoder.embed_dim, recipe), shape)
 
+    def _view(self, module: ClusterModule, x: Tensor) -> Tensor:
+        """Augmented rows, while training a method that has ``augment``."""
+        augment = resolve_augmentation(getattr(self, "augment", None))
+        return x if augment is None or not module.training else augment(x)
+
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        x = self._view(module, x)
         noisy = mask_noise(x, getattr(self, "noise", 0.0)) if module.training else x
         rec = reconstruction_loss(x, module.decode(module.encode(noisy)))
         return {"loss": rec, "rec": rec}
+
+
+def usual_batch(n_samples: int) -> int:
+    """Rows in a step, unless the user or the method says otherwise."""
+    return min(256, max(32, 2 ** round(np.log2(n_samples / 16))))
 
 
 def _smaller(loss: float, best: float) -> bool:

@@ -42,6 +42,7 @@ METHODS = {
         2018,
     ),
     "DCSAI": Method("neuralclust.methods.dcsai:DCSAI", "Deep Clustering With Sample-Assignment Invariance Prior", 2020),
+    "NCSC": Method("neuralclust.methods.ncsc:NCSC", "Neural Collaborative Subspace Clustering", 2019),
     "AEKMeans": Method(
         "neuralclust.methods.aekmeans:AEKMeans", "autoencoder, then k-means: every paper's ablation", 2006
     ),

@@ -177,10 +177,12 @@ class Trainer:
                     count = epoch if turn == "epoch" else batch
                     batch += 1
                     now = updates if turn == "all" else [updates[count % len(updates)]]
+                    terms: Terms = {}
                     for update in now:
                         update.set_progress((batch - 1) / (epochs * len(order)))
-                        for name, value in update.step(module, x, index).items():
-                            totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
+                        terms |= update.step(module, x, index)  # of a term that several have, the last is reported
+                    for name, value in terms.items():
+                        totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
                 row = {"stage": stage, "epoch": epoch, **{k: float(v) / len(order) for k, v in totals.items()}}
                 rows.append(row)
                 stop = on_epoch is not None and on_epoch(row)
@@ -211,6 +213,25 @@ class Trainer:
         size = min(self.batch_size, n)
         order = torch.randperm(n, generator=self.generator)
         return list(order[: n - n % size].split(size))
+
+
+class LabelChanges:
+    """Share of the rows of a batch that are in another cluster than when they were last in one.
+
+    Parameters
+    ----------
+    n_samples : int
+        Rows in all.
+    """
+
+    def __init__(self, n_samples: int):
+        self._labels = torch.full((n_samples,), -1)
+
+    def __call__(self, labels: Tensor, index: Tensor) -> Tensor:
+        now = labels.to(self._labels.device)
+        changed = now.ne(self._labels[index]).float().mean()
+        self._labels[index] = now
+        return changed
 
 
 def settled(rows: list[dict[str, Any]], tol: float) -> bool:

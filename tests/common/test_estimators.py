@@ -53,7 +53,7 @@ def test_fitted_attributes(method, easy):
     X, _ = easy
     model = small(method).fit(X)
     assert model.labels_.shape == (240,)
-    assert model.cluster_centers_.shape == (3, 10)
+    assert model.cluster_centers_.shape == (3, model.module_.autoencoder.embed_dim)
     assert model.n_features_in_ == 16
     assert model.n_iter_ == 10
     assert model.history_[-1]["epoch"] == 9
@@ -141,7 +141,7 @@ def test_pipeline_and_set_output(method, easy):
     pipe = make_pipeline(StandardScaler(), small(method)).set_output(transform="pandas")
     out = pipe.fit(frame).transform(frame)
     name = method.lower()
-    assert list(out.columns) == [f"{name}{i}" for i in range(10)]
+    assert list(out.columns) == [f"{name}{i}" for i in range(pipe[-1].module_.autoencoder.embed_dim)]
     assert list(pipe[-1].feature_names_in_) == list(frame.columns)
     assert pipe.predict(frame).shape == (240,)
 

@@ -1,5 +1,6 @@
 """Pure functions on tensors: distances, assignments, losses."""
 
+from neuralclust.functional.affinity import class_affinity, coefficient_affinity, self_expression
 from neuralclust.functional.assignment import hard_assignment, relu_closeness, sharpen, student_closeness
 from neuralclust.functional.distance import (
     DISTANCES,
@@ -16,6 +17,8 @@ __all__ = [
     "DISTANCES",
     "assignment_divergence",
     "cityblock",
+    "class_affinity",
+    "coefficient_affinity",
     "correlation",
     "cosine",
     "euclidean",
@@ -23,6 +26,7 @@ __all__ = [
     "mask_noise",
     "reconstruction_loss",
     "relu_closeness",
+    "self_expression",
     "sharpen",
     "squared_euclidean",
     "student_closeness",

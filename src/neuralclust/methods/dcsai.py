@@ -22,7 +22,7 @@ from neuralclust.fitting import TILE
 from neuralclust.functional import DISTANCES, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, InvarianceLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
-from neuralclust.training import Terms, Trainer, Update, cosine_rate, make_optimizer, settled, trainable
+from neuralclust.training import LabelChanges, Terms, Trainer, Update, cosine_rate, make_optimizer, trainable
 
 
 class DCSAI(NeuralClusterer):
@@ -134,11 +134,11 @@ class DCSAI(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "max_epochs": 30, "batch_size": None, "optimizer": "adam", "clustering_weight": 0.02,
-            "reconstruction_weight": 1.0, "normalize": True,
+            "reconstruction_weight": 1.0, "normalize": True, "pretrain_tol": 1e-3,
         },
         "paper": {
             "max_epochs": 4500, "batch_size": 256, "optimizer": "sgd", "lr": 1e-5, "lr_decay": 0.9,
-            "clustering_weight": 1.0, "reconstruction_weight": 0.0, "normalize": False,
+            "clustering_weight": 1.0, "reconstruction_weight": 0.0, "normalize": False, "pretrain_tol": 1e-3,
         },
     }  # fmt: skip
 
@@ -293,15 +293,12 @@ class DCSAI(NeuralClusterer):
         )
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        labels = torch.full((recipe.n_samples,), -1)  # as of the last time that a row was in a batch
+        changes = LabelChanges(recipe.n_samples)
 
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             z = module.encode(x)
-            now = module.head.predict(z.detach()).to(labels.device)
-            changed = now.ne(labels[index]).float().mean()
-            labels[index] = now
-            terms = self._terms(module, x, z if weights else z.detach())
-            return {**terms, "changed": changed}
+            terms = self._terms(module, x, z)
+            return {**terms, "changed": changes(module.head.predict(z.detach()), index)}
 
         def step_decay(progress: float) -> float:
             return recipe.lr_decay ** int(progress * recipe.max_epochs // self.decay_epochs)
@@ -309,11 +306,6 @@ class DCSAI(NeuralClusterer):
         weights = trainable(module.autoencoder)
         rate = cosine_rate if recipe.lr_decay is None else step_decay
         return [Update(loss, self._optimizer([*weights, module.head.centers], recipe), rate=rate)]
-
-    def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
-        if rows[-1]["stage"] == "pretrain":
-            return settled(rows, 1e-3)
-        return 0 < self.tol >= rows[-1]["changed"]
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
         return Update(self._centers_only, self._optimizer([module.head.centers], recipe))

@@ -7,13 +7,16 @@ from neuralclust.nn.autoencoders import (
     MLPAutoencoder,
     PoolConvAutoencoder,
 )
+from neuralclust.nn.collaborative import ClassifierLayer, StrideConvAutoencoder, WideAutoencoder
 from neuralclust.nn.heads import CentroidLayer, KMeansNetLayer, TELLLayer
 from neuralclust.nn.invariance import InvarianceLayer
 from neuralclust.nn.module import ClusterModule
+from neuralclust.nn.selfexpression import SelfExpression
 
 __all__ = [
     "Autoencoder",
     "CentroidLayer",
+    "ClassifierLayer",
     "ClusterModule",
     "ConvAutoencoder",
     "Features",
@@ -21,5 +24,8 @@ __all__ = [
     "KMeansNetLayer",
     "MLPAutoencoder",
     "PoolConvAutoencoder",
+    "SelfExpression",
+    "StrideConvAutoencoder",
     "TELLLayer",
+    "WideAutoencoder",
 ]

@@ -122,12 +122,12 @@ class MLPAutoencoder(Autoencoder):
     ):
         sizes = [math.prod(shape), *hidden_layer_sizes, embed_dim]
         first = [nn.Dropout(input_dropout)] * (input_dropout > 0)
-        encoder = [nn.Flatten(), *first, *_dense(sizes, dropout), ACTIVATIONS[code_activation]()]
-        decoder = [*_dense(sizes[::-1], 0.0), ACTIVATIONS[output_activation](), nn.Unflatten(1, tuple(shape))]
+        encoder = [nn.Flatten(), *first, *dense(sizes, dropout), ACTIVATIONS[code_activation]()]
+        decoder = [*dense(sizes[::-1], 0.0), ACTIVATIONS[output_activation](), nn.Unflatten(1, tuple(shape))]
         super().__init__(nn.Sequential(*encoder), nn.Sequential(*decoder), embed_dim=embed_dim, normalize=normalize)
 
 
-def _dense(sizes: Sequence[int], dropout: float) -> list[nn.Module]:
+def dense(sizes: Sequence[int], dropout: float) -> list[nn.Module]:
     """Linear layers with ReLU and, if asked, dropout between them."""
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
     for n_in, n_out in pairwise(sizes[1:]):
@@ -163,7 +163,7 @@ class ConvAutoencoder(Autoencoder):
     """
 
     def __init__(self, shape: Sequence[int], embed_dim: int = 10, *, normalize: bool = False):
-        channels, *full = _image_shape(shape)
+        channels, *full = image_shape(shape)
         half = [math.ceil(s / 2) for s in full]
         small = [math.ceil(s / 2) for s in half]
         flat = 16 * math.prod(small)
@@ -231,7 +231,7 @@ class PoolConvAutoencoder(Autoencoder):
         output_activation: str = "sigmoid",
         normalize: bool = False,
     ):
-        channels, *full = _image_shape(shape)
+        channels, *full = image_shape(shape)
         half = [s // 2 for s in full]
         small = [s // 2 for s in half]
         flat = 32 * math.prod(small)
@@ -252,7 +252,7 @@ class PoolConvAutoencoder(Autoencoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _image_shape(shape: Sequence[int]) -> Sequence[int]:
+def image_shape(shape: Sequence[int]) -> Sequence[int]:
     if len(shape) != 3 or min(shape[1:]) < 4:
         raise ValueError(
             f"A convolutional encoder needs images (n, height, width) or (n, channels, height, width) of at "

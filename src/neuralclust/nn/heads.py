@@ -86,7 +86,7 @@ class CentroidLayer(nn.Module):
 
         The closed form of the row-by-row rule ``c += (z - c) / count`` over one batch.
         """
-        one_hot = hard_assignment(-squared_euclidean(z, self.centers))  # (b, k)
+        one_hot = F.one_hot(self.predict(z), len(self.counts)).to(z.dtype)  # (b, k)
         won = one_hot.sum(dim=0)
         total = self.counts + won
         mean = (self.counts[:, None] * self.centers + one_hot.T @ z) / total.clamp_min(1)[:, None]

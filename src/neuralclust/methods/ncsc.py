@@ -1,0 +1,521 @@
+"""NCSC: a self-expressive affinity and a classifier's affinity teach each other; no spectral clustering.
+
+For the rows of a batch, A_s says who helps to express whom and A_c who has the same class probabilities. Pairs that A_s
+is sure of become positives for the classifier, pairs that it is sure to be unrelated become negatives.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from numbers import Integral, Real
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import SpectralClustering
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Bunch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from neuralclust.augment import AUGMENTATIONS
+from neuralclust.base import NeuralClusterer
+from neuralclust.data import Rows, Source, consecutive
+from neuralclust.fitting import TILE, usual_batch
+from neuralclust.functional import class_affinity, coefficient_affinity, reconstruction_loss, squared_euclidean
+from neuralclust.kmeans import initial_centers
+from neuralclust.nn import (
+    Autoencoder,
+    ClassifierLayer,
+    ClusterModule,
+    Features,
+    SelfExpression,
+    StrideConvAutoencoder,
+    WideAutoencoder,
+)
+from neuralclust.training import LabelChanges, Terms, Trainer, Update, cosine_rate, make_optimizer, map_rows, trainable
+
+_EPS = 1e-6
+_UNRELATED = 0.05  # A_s of a pair that may be a negative
+_WARM_STEPS = 200
+_COLLAPSING = 0.8  # of the effective number of clusters at the start
+_CONVOLUTIONAL: dict[str, dict[str, Any]] = {
+    "conv": {},
+    "residual": {"channels": (10, 20, 30, 40), "kernels": (3,) * 4, "strides": (2, 2, 2, 1), "residual": "post"},
+    "preactivation": {"channels": (10, 20, 30, 10), "kernels": (3,) * 4, "strides": (1, 2, 2, 2), "residual": "pre"},
+}
+
+
+class NCSC(NeuralClusterer):
+    """Neural collaborative subspace clustering.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters.
+    encoder : {"mlp", "conv", "residual", "preactivation"}, nn.Module or None, default="mlp"
+        Fully connected net whose last hidden layer is the code; the paper's nets for MNIST, Fashion-MNIST and Stanford
+        Online Products (images only); the user's own encoder (a decoder is added) or
+        :class:`~neuralclust.nn.Autoencoder` (a copy is trained); or the features as they are, with a hidden layer in
+        the classifier. Codes should be longer than 9 times the number of clusters.
+    embed_dim : int, default=10
+        Bottleneck of the fully connected autoencoder, between its code and its decoder.
+    hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
+        Layers of the fully connected encoder; the last is the length of a code.
+    n_init : int, default=1
+        Runs with different seeds; the one with the smallest loss is kept.
+    init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default=None
+        Labels that the classifier starts from: of k-means on the bottleneck (on the codes, where there is none), of its
+        seeding, of random rows, of given centres in the space of the codes, or of spectral clustering of one batch's
+        A_s, as data on subspaces through the origin need. None: "k-means", or "spectral" with ``encoder=None``
+        (repaired); the paper starts from nothing, unless asked.
+    max_epochs : int, default=None
+        Epochs of joint training at most. None: 30 (repaired), 50 (paper, which names none).
+    pretrain_epochs : int, default=None
+        Epochs of the autoencoder alone before. None: 100 (repaired), 60 (paper).
+    batch_size : int, default=None
+        Rows in a step of joint training: time and memory of a step grow with its square. None: 2,000, fewer for less
+        than 16,000 rows (repaired); 5,000 (paper). Pretraining has 256 or fewer.
+    lr, lr_classifier : float, default=None
+        Learning rates of the autoencoder and of the classifier in joint training. None: 3e-4 (repaired) or 1e-5
+        (paper), and 1e-3. Pretraining has the usual one of the optimiser.
+    optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
+        Optimiser of everything.
+    tol : float, default=1e-3
+        Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never.
+        Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
+    variant : {"repaired", "paper"}, default="repaired"
+        The form that works, or the published one, which collapses to one cluster. See Notes.
+    augment : {"digits"}, callable or None, default=None
+        Random views of images: shifts by 10 % and rotations by 10 degrees, or any function from a batch of scaled rows
+        to a batch of the same shape. The autoencoder learns the views; a row's own view is one of its positives.
+    u, l : float, default=None
+        Pairs with A_s above u are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5
+        (repaired); 0.1, and 0.7 in the first epoch, 0.9 after (paper, where pairs with A_c below l teach A_s).
+    ridge : float, default=None
+        Weight of the coefficients' squares in the self-expression. None: 0.025 of the squared norm of the batch
+        (repaired), 0.2 (paper: 2 / lambda_1).
+    clustering_weight : float, default=None
+        Weight of the collaboration beside the mean squared error of a pixel. None: 0.05 (repaired); in the paper what
+        makes the two losses equal at the first batch.
+    balance_weight : float, default=0.5
+        Of the balance term, within the collaboration (repaired).
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" takes a GPU if there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the autoencoder while training. Affinities and inference are float32.
+    random_state : int, RandomState or None, default=None
+        Seed. The global random states are never touched.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of every training row, as ``predict`` gives it: by the classifier alone (Eq. 10).
+    cluster_centers_ : ndarray of shape (n_clusters, code length)
+        Mean code of each cluster.
+    history_ : list of dict
+        A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` and, in joint training, ``clu``; ``positives``
+        a row; ``agreed``, the share of them in one cluster; ``negatives``, their share of all pairs; ``balance``, the
+        effective share of the clusters, 1 if all are of equal size; ``changed``, the share of rows in another cluster
+        than in the epoch before. None of these needs labels.
+    loss_ : float
+        Loss of the training rows under the final model.
+    n_iter_ : int
+        Epochs of the last stage.
+    n_features_in_ : int
+        Features of a row.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, if ``X`` was a data frame.
+    module_ : neuralclust.nn.ClusterModule
+        The network.
+
+    Notes
+    -----
+    As printed the loss has a trivial optimum: with all rows in one class every A_c is 1, all positives agree, and no
+    pair is left for the negative term, which moreover teaches A_s and not the classifier. Even from a start that is
+    right, ``variant="paper"`` ends with one cluster, and says so with a warning. ``variant="repaired"`` adds negatives
+    for the classifier, ``-log(1 - A_c)`` where both affinities are low, and a balance term (minus the entropy of the
+    mean class probabilities); A_s is a teacher without gradient, and the classifier acts on it through the encoder they
+    share. The self-expression is solved in closed form for every batch instead of being learned for batch positions
+    that hold other rows each time.
+
+    A step takes O(b^2 p) operations and O(b^2) memory for b rows and codes of length p; an epoch is linear in the rows.
+
+    References
+    ----------
+    T. Zhang, P. Ji, M. Harandi, W. Huang, H. Li: "Neural Collaborative Subspace Clustering", ICML 2019. Eq. 1-10.
+
+    Examples
+    --------
+    >>> from neuralclust import NCSC
+    >>> from neuralclust.datasets import make_subspaces
+    >>> X, y = make_subspaces(120, 3, 2, 20, random_state=0)
+    >>> model = NCSC(3, encoder=None, max_epochs=5, random_state=0).fit(X)
+    >>> model.affinity(X[:10]).classifier.shape
+    (10, 10)
+    """
+
+    _recipes: ClassVar[dict[str, dict[str, Any]]] = {
+        "repaired": {
+            "max_epochs": 30, "pretrain_epochs": 100, "batch_size": None, "lr": 3e-4, "lr_classifier": 1e-3, "u": 0.9,
+            "l": 0.5, "ridge": 0.025, "clustering_weight": 0.05, "normalize": True, "pretrain_tol": 1e-3,
+        },
+        "paper": {
+            "max_epochs": 50, "pretrain_epochs": 60, "batch_size": 5000, "lr": 1e-5, "lr_classifier": 1e-3, "u": 0.1,
+            "ridge": 0.2, "normalize": False, "pretrain_tol": 1e-3,
+        },
+    }  # fmt: skip
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **NeuralClusterer._parameter_constraints,
+        "encoder": [StrOptions({"mlp", *_CONVOLUTIONAL}), nn.Module, None],
+        "init": [StrOptions({"k-means", "k-means++", "random", "spectral"}), np.ndarray, None],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), None],
+        "lr_classifier": [Interval(Real, 0, None, closed="neither"), None],
+        "tol": [Interval(Real, 0, 1, closed="left")],
+        "augment": [StrOptions(set(AUGMENTATIONS)), callable, None],
+        "u": [Interval(Real, 0, 1, closed="left"), None],
+        "l": [Interval(Real, 0, 1, closed="right"), None],
+        "ridge": [Interval(Real, 0, None, closed="neither"), None],
+        "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
+        "balance_weight": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        encoder: str | nn.Module | None = "mlp",
+        embed_dim: int = 10,
+        hidden_layer_sizes: Any = (500, 500, 2000),
+        n_init: int = 1,
+        init: str | np.ndarray | None = None,
+        max_epochs: int | None = None,
+        pretrain_epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        lr_classifier: float | None = None,
+        optimizer: str = "adam",
+        tol: float = 1e-3,
+        variant: str = "repaired",
+        augment: str | Callable[[Tensor], Tensor] | None = None,
+        u: float | None = None,
+        l: float | None = None,  # noqa: E741
+        ridge: float | None = None,
+        clustering_weight: float | None = None,
+        balance_weight: float = 0.5,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        random_state: Any = None,
+    ):
+        self.n_clusters = n_clusters
+        self.encoder = encoder
+        self.embed_dim = embed_dim
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_init = n_init
+        self.init = init
+        self.max_epochs = max_epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.lr_classifier = lr_classifier
+        self.optimizer = optimizer
+        self.tol = tol
+        self.variant = variant
+        self.augment = augment
+        self.u = u
+        self.l = l
+        self.ridge = ridge
+        self.clustering_weight = clustering_weight
+        self.balance_weight = balance_weight
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+
+    # -- network ----------------------------------------------------------------------------------------------
+
+    def _recipe(self, n_samples: int) -> SimpleNamespace:
+        recipe = super()._recipe(n_samples)
+        recipe.pretrain_batch_size = usual_batch(n_samples)
+        if self._value("batch_size") is None:
+            recipe.batch_size = min(2000, max(500, n_samples // 8))
+        if recipe.init is None and self.variant == "repaired":
+            recipe.init = "spectral" if self.encoder is None else "k-means"
+        return recipe
+
+    def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
+        if self.encoder is None:
+            return Features(shape)
+        if not isinstance(self.encoder, str) or self.encoder == "mlp":
+            return WideAutoencoder(shape, self.embed_dim, hidden_layer_sizes=self.hidden_layer_sizes)
+        return StrideConvAutoencoder(shape, **_CONVOLUTIONAL[self.encoder])
+
+    def _head(self, embed_dim: int, recipe: SimpleNamespace) -> ClassifierLayer:
+        hidden = (256,) if self.encoder is None else ()
+        scale = 10.0 if recipe.normalize else 1.0
+        return ClassifierLayer(embed_dim, self.n_clusters, hidden_layer_sizes=hidden, scale=scale)
+
+    def _place_centers(
+        self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
+    ) -> None:
+        """Teach the classifier the labels that it starts from."""
+        if recipe.init is None:
+            return
+        rows, labels = self._first_labels(module, source, recipe, trainer, seed)
+        labels = labels.to(trainer.device)
+
+        def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            with torch.no_grad():
+                z = module.encode(x)
+            return {"loss": F.cross_entropy(module.head.logits(z), labels[index.to(labels.device)])}
+
+        params = [*module.head.body.parameters(), *module.head.last.parameters()]
+        update = Update(loss, torch.optim.Adam(params, 1e-2), rate=cosine_rate)
+        steps = max(1, len(rows) // trainer.batch_size)
+        trainer.fit(module, rows, [update], stage="warm start", epochs=math.ceil(_WARM_STEPS / steps))
+
+    def _first_labels(
+        self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
+    ) -> tuple[Source, Tensor]:
+        """Rows and a cluster for each."""
+        if isinstance(recipe.init, str) and recipe.init == "spectral":
+            chosen = torch.randperm(len(source), generator=trainer.generator)[: recipe.batch_size]
+            z = self._codes(module, Rows(source, chosen), trainer.generator, trainer.device)
+            a = self._self_expressive(torch.from_numpy(z).to(trainer.device)).cpu().double().numpy()
+            spectral = SpectralClustering(self.n_clusters, affinity="precomputed", random_state=seed)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Graph is not fully connected")  # what one hopes for
+                labels = spectral.fit_predict((a + a.T) / 2)
+            return Rows(source, chosen), torch.from_numpy(labels).long()
+        given = isinstance(recipe.init, np.ndarray)
+        squeeze = getattr(module.autoencoder, "squeeze", None)
+
+        def space(x: Tensor) -> Tensor:
+            z = module.encode(x)
+            return z if squeeze is None or given else F.normalize(squeeze(z), dim=1)
+
+        if given:
+            super()._place_centers(module, source, recipe, trainer, seed)
+            centers = module.head.centers.clone()
+        else:
+            z = self._codes(module, source, trainer.generator, trainer.device, space)
+            first = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
+            centers = torch.as_tensor(first, dtype=torch.float32, device=trainer.device)
+
+        def nearest(x: Tensor) -> Tensor:
+            return squared_euclidean(space(x), centers).argmin(dim=1)
+
+        return source, torch.from_numpy(map_rows(module, nearest, source, tile=TILE, device=trainer.device))
+
+    @torch.no_grad()
+    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+        """Mean codes of the clusters."""
+        module.eval().head.init_(torch.zeros_like(module.head.centers))
+        for _, x in source.batches(consecutive(len(source), TILE)):
+            module.head.update_(module.encode(module.prepare(x.to(device))))
+
+    def _fill_empty_clusters(self, source: Source, seed: int) -> None:
+        """A class that no row wants is not refilled: no centre could be moved to bring it back."""
+
+    # -- losses -----------------------------------------------------------------------------------------------
+
+    def _self_expressive(self, z: Tensor) -> Tensor:
+        """A_s of a batch of codes. Codes of the network are not negative, so negative coefficients mean unrelated."""
+        repaired = self.variant == "repaired"
+        layer = SelfExpression(ridge=self._value("ridge"), relative=repaired)
+        return coefficient_affinity(layer(z), signed=repaired and self.encoder is not None)
+
+    def _collaboration(self, a_s: Tensor, p: Tensor, balance_weight: float) -> Terms:
+        """Positives and negatives for the classifier, means over their pairs, and the balance of the classes."""
+        others = ~torch.eye(len(p), dtype=torch.bool, device=p.device)
+        a_c = class_affinity(p)
+        with torch.no_grad():
+            positive = (a_s > self._value("u")) & others
+            negative = (a_s < _UNRELATED) & (a_c < self._value("l")) & others
+        mean = p.mean(dim=0)
+        balance = torch.xlogy(mean, mean).sum()  # minus the entropy
+        pull = -_mean(a_c.clamp_min(_EPS).log(), positive)
+        push = -_mean((1 - a_c).clamp_min(_EPS).log(), negative)
+        with torch.no_grad():
+            shown = self._shown(p, positive, negative)
+        return {"clu": pull + push + balance_weight * balance, **shown}
+
+    @staticmethod
+    def _shown(p: Tensor, positive: Tensor, negative: Tensor) -> Terms:
+        """What tells, without labels, whether it goes well."""
+        labels, mean = p.argmax(dim=1), p.mean(dim=0)
+        return {
+            "positives": positive.sum() / len(p),
+            "agreed": _mean((labels[:, None] == labels[None, :]).to(p.dtype), positive),
+            "negatives": negative.float().mean(),
+            "balance": (-torch.xlogy(mean, mean).sum()).exp() / p.shape[1],
+        }
+
+    def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        if self.variant == "paper":
+            z, c, terms = self._subspace(module, x)
+            collaboration = self._printed_collaboration(module, z, c, 0.9)
+            loss = terms["subspace"] + (self.clustering_weight or 1.0) * collaboration["clu"]
+            return {**terms, **collaboration, "loss": loss}
+        view = self._view(module, x)
+        z = module.encode(x)
+        z_view = z if view is x else module.encode(view)
+        p = module.head.logits(z).softmax(dim=1)
+        with torch.no_grad():
+            a_s = self._self_expressive(z)
+        terms = self._collaboration(a_s, p, self.balance_weight)
+        if view is not x:
+            same = F.cosine_similarity(p, module.head.logits(z_view).softmax(dim=1))
+            terms["clu"] = terms["clu"] - same.clamp_min(_EPS).log().mean()
+        rec = reconstruction_loss(view, module.decode(z_view))
+        return {"loss": rec + self._value("clustering_weight") * terms["clu"], "rec": rec, **terms}
+
+    def _subspace(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Tensor, Terms]:
+        """Codes, coefficients and Eq. 9 per row."""
+        z = module.encode(x)
+        layer = SelfExpression(ridge=self._value("ridge"))
+        c = layer(z)
+        rec = reconstruction_loss(x, module.decode(z))
+        subspace = layer.loss(z, c) / layer.ridge + 0.5 * rec * x[0].numel()
+        return z, c, {"loss": subspace, "rec": rec, "subspace": subspace}
+
+    def _printed_collaboration(self, module: ClusterModule, z: Tensor, c: Tensor, l: float) -> Terms:  # noqa: E741
+        """Eq. 5 in its soft form, per pair, with the minus that Eq. 6 and 7 leave out."""
+        others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+        p = module.head.logits(z).softmax(dim=1)
+        a_s, a_c = coefficient_affinity(c), class_affinity(p)
+        positive, negative = (a_s > self._value("u")) & others, (a_c < l) & others
+        pull = -_mean(a_s * a_c.clamp_min(_EPS).log(), positive)
+        push = -_mean((1 - a_c) * (1 - a_s).clamp_min(_EPS).log(), negative)
+        with torch.no_grad():
+            shown = self._shown(p, positive, negative)
+        return {"clu": pull + push, **shown}
+
+    # -- updates ----------------------------------------------------------------------------------------------
+
+    def _optimizers(self, module: ClusterModule, recipe: SimpleNamespace) -> list[torch.optim.Optimizer]:
+        """Of the classifier and, if it learns, of the autoencoder."""
+        classifier = [*module.head.body.parameters(), *module.head.last.parameters()]
+        found = [make_optimizer(recipe.optimizer, classifier, recipe.lr_classifier)]
+        weights = trainable(module.autoencoder)
+        return [*found, make_optimizer(recipe.optimizer, weights, recipe.lr)] if weights else found
+
+    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
+        return make_optimizer(recipe.optimizer, weights)
+
+    def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
+        changes = LabelChanges(recipe.n_samples)
+        classifier, *autoencoder = self._optimizers(module, recipe)
+
+        def whole(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            terms = self._loss(module, x, index)
+            with torch.no_grad():
+                now = module.head.predict(module.encode(x))
+            return {**terms, "changed": changes(now, index)}
+
+        if self.variant == "repaired":
+            return [Update(whole, classifier, *autoencoder, rate=cosine_rate)]
+        state = SimpleNamespace(seen=0, weight=self.clustering_weight)
+
+        def least() -> float:
+            """l: 0.7 in the first epoch."""
+            return self.l or (0.7 if state.seen <= recipe.n_samples - recipe.batch_size else 0.9)
+
+        def subspace(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            return self._subspace(module, x)[2]
+
+        def classify(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            with torch.no_grad():
+                z, c, _ = self._subspace(module, x)
+            terms = self._printed_collaboration(module, z, c, least())
+            state.seen += len(x)
+            changed = changes(module.head.predict(z), index)
+            return {"loss": terms["clu"], **terms, "changed": changed}
+
+        def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            z, c, terms = self._subspace(module, x)
+            clu = self._printed_collaboration(module, z, c, least())["clu"]
+            if state.weight is None:
+                state.weight = float(terms["subspace"].detach() / clu.detach().clamp_min(_EPS))
+            return {**terms, "clu": clu, "loss": terms["subspace"] + state.weight * clu}
+
+        if not autoencoder:
+            return [Update(classify, classifier)]
+        return [
+            Update(subspace, *autoencoder),
+            Update(classify, classifier),
+            Update(everything, classifier, *autoencoder),
+        ]
+
+    def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
+        if "balance" in rows[-1]:
+            low = [row["balance"] < _COLLAPSING * rows[0]["balance"] for row in rows]
+            if low[-1] and not any(low[:-1]):
+                warnings.warn(
+                    f"Clusters are merging: in epoch {len(rows) - 1} they are as "
+                    f"{self.n_clusters * rows[-1]['balance']:.1f} clusters of equal size, after "
+                    f"{self.n_clusters * rows[0]['balance']:.1f} at the start. "
+                    f"variant='repaired', a larger balance_weight or a smaller clustering_weight keeps them apart.",
+                    ConvergenceWarning,
+                    stacklevel=2,
+                )
+        return super()._stop(rows, recipe)
+
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> _StreamUpdate:
+        def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            with torch.no_grad():
+                z = module.encode(x)
+                a_s = self._self_expressive(z)
+            # no balance: the next rows of a stream may well be of one cluster
+            terms = self._collaboration(a_s, module.head.logits(z).softmax(dim=1), 0.0)
+            return {"loss": terms["clu"]}
+
+        return _StreamUpdate(loss, self._optimizers(module, recipe)[0])
+
+    # -- for looking at ---------------------------------------------------------------------------------------
+
+    def affinity(self, X: Any) -> Bunch:
+        """Both affinities of a set of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows as in ``fit``, all compared with all: keep them to some thousands.
+
+        Returns
+        -------
+        Bunch
+            ``self_expressive`` and ``classifier``, A_s and A_c, ndarrays of float32 and shape (n_samples, n_samples).
+            A_s depends on all rows given.
+
+        Examples
+        --------
+        >>> from neuralclust import NCSC
+        >>> from neuralclust.datasets import make_subspaces
+        >>> X, y = make_subspaces(120, 3, 2, 20, random_state=0)
+        >>> a = NCSC(3, encoder=None, max_epochs=5, random_state=0).fit(X).affinity(X)
+        >>> a.self_expressive.shape, a.classifier.shape
+        ((120, 120), (120, 120))
+        """
+        z = torch.from_numpy(self.transform(X))
+        p = torch.from_numpy(self.predict_proba(X))
+        return Bunch(self_expressive=self._self_expressive(z).numpy(), classifier=class_affinity(p).numpy())
+
+
+class _StreamUpdate(Update):
+    """A step of the classifier; the rows then join the means of their clusters."""
+
+    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        terms = super().step(module, x, index)
+        with torch.no_grad():
+            module.head.update_(module.encode(x))
+        return terms
+
+
+def _mean(values: Tensor, pairs: Tensor) -> Tensor:
+    """Mean over the chosen pairs; 0 if there are none."""
+    return (values * pairs).sum() / pairs.sum().clamp_min(1)
