@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 import warnings
 from pathlib import Path
@@ -72,8 +71,7 @@ def compare(dataset: str, seed: int, variants=tuple(VARIANTS), **settings) -> di
         }
         model.module_.head.predict_from = "P2"
         found[name]["p2"] = scores(data.target, model.predict(data.data))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"scores": found, "peak_mib": peak}
+    return {"scores": found}
 
 
 def curve(dataset: str, seed: int) -> dict:
@@ -176,13 +174,6 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
                 f"{' / '.join(f'{v:.1f}' for v in known) if known else ''} | "
                 f"{'' if name == 'DAE + k-means' else f'{better} of {len(rows)}'} |"
             )
-    sparse = [row for row in runs.get("dcsai / reuters_r8", [])]
-    if sparse:
-        lines += [
-            "",
-            f"Reuters R8 is read as a sparse matrix and never made dense: the process peaks at "
-            f"{max(row['peak_mib'] for row in sparse):.0f} MiB.",
-        ]
     return lines
 
 

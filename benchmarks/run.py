@@ -23,6 +23,7 @@ import warnings
 from pathlib import Path
 
 import dcsai
+import ncsc
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results.jsonl", HERE / "README.md"
@@ -196,7 +197,7 @@ def tasks() -> dict[str, tuple]:
     for n in (1_000, 70_000):
         found[f"inference / {n} x 784"] = (inference, {"n": n}, [0])
     found["help"] = (command_line, {}, [0])
-    for method in ("KMeans", "AEKMeans", "KMeansNet", "TELL", "DCSAI"):
+    for method in ("KMeans", "AEKMeans", "KMeansNet", "TELL", "DCSAI", "NCSC"):
         found[f"accuracy / digits / {method}"] = (
             accuracy,
             {"dataset": "digits", "method": method},
@@ -205,7 +206,7 @@ def tasks() -> dict[str, tuple]:
     for method, seeds in (("TELL", 3), ("AEKMeans", 3), ("KMeansNet", 3), ("KMeans", 3)):
         arguments = {"dataset": "mnist", "method": method, **MNIST_EPOCHS}
         found[f"accuracy / mnist / {method}"] = (accuracy, arguments, range(seeds))
-    return found | dcsai.tasks()
+    return found | dcsai.tasks() | ncsc.tasks()
 
 
 def run(only: str) -> None:
@@ -281,7 +282,7 @@ def table() -> str:
             f"| {dataset} | {method} | {len(runs)} | {cell('acc')} | {cell('nmi')} | {cell('ari')} | "
             f"{statistics.mean(row['seconds'] for row in runs):.0f} | {100 * best['acc']:.1f} |"
         )
-    lines += ["", *dcsai.table(found)]
+    lines += ["", *dcsai.table(found), "", *ncsc.table(found)]
     lines += [
         "",
         "## Engine",

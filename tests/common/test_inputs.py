@@ -303,7 +303,7 @@ print(peak() - before)
     assert float(run.stdout) < 100
 
 
-def test_sparse_rows_are_densified_a_batch_at_a_time(monkeypatch):
+def test_sparse_rows_are_densified_a_batch_at_a_time(method, monkeypatch):
     X = sp.random_array((400, 50), density=0.05, format="csr", rng=np.random.default_rng(0))
     largest = []
     original = sp.csr_array.toarray
@@ -317,7 +317,7 @@ def test_sparse_rows_are_densified_a_batch_at_a_time(monkeypatch):
     monkeypatch.setattr("neuralclust.training._SCALED_BYTES", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        small("AEKMeans", batch_size=32).fit(X).predict(X)
+        small(method, batch_size=32).fit(X).predict(X)
     assert 0 < max(largest) <= 256
 
 
