@@ -20,7 +20,7 @@ def load(dataset: str):
 
 
 def fit(dataset: str, seed: int, **params) -> dict:
-    """Scores of the start (k-means on the bottleneck, learned by the classifier) and of the end, from one autoencoder."""
+    """Scores of the start (k-means on the bottleneck, as the classifier learns it) and of the end."""
     from neuralclust import NCSC, metrics
 
     def scores(labels) -> dict:
@@ -107,8 +107,8 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
         dataset = task.split(" / ")[1]
         known = PUBLISHED.get(dataset.split(",")[0], ())
         lines.append(
-            f"| {dataset} | {len(rows)} | {cell([r['start']['acc'] for r in rows])} | {cell([r['acc'] for r in rows])} | "
-            f"{cell([r['nmi'] for r in rows])} | {cell([r['ari'] for r in rows])} | "
+            f"| {dataset} | {len(rows)} | {cell([r['start']['acc'] for r in rows])} | "
+            f"{cell([r['acc'] for r in rows])} | {cell([r['nmi'] for r in rows])} | {cell([r['ari'] for r in rows])} | "
             f"{mean(r['last']['positives'] for r in rows):.1f} | {mean(r['last']['agreed'] for r in rows):.2f} | "
             f"{mean(r['seconds'] for r in rows):.0f} | {' / '.join(f'{v:.1f}' for v in known)} |"
         )
@@ -120,8 +120,8 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {task.split(' / ')[1]} | {r['epoch_s']:.1f} | {1e6 * r['epoch_s'] / r['n']:.0f} | {r['peak_mib']:.0f} | "
-        f"{r['data_mib']:.0f} |"
+        f"| {task.split(' / ')[1]} | {r['epoch_s']:.1f} | {1e6 * r['epoch_s'] / r['n']:.0f} | "
+        f"{r['peak_mib']:.0f} | {r['data_mib']:.0f} |"
         for task, (r, *_) in runs.items()
         if task.startswith("ncsc scaling")
     ]

@@ -84,7 +84,7 @@ def test_learned_coefficients_stay_within_their_group():
     {"mode": "free"}, {"ridge": 0.0}, {"mode": "learned"}, {"mode": "learned", "n_samples": 3, "group_size": 4},
 ])  # fmt: skip
 def test_bad_self_expression(bad):
-    with pytest.raises(ValueError, match="mode|ridge"):
+    with pytest.raises(ValueError, match=r"mode|ridge"):
         SelfExpression(**bad)
     with pytest.raises(ValueError, match="index"):
         SelfExpression("learned", n_samples=4, group_size=2)(codes(4, 2))
