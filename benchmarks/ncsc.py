@@ -95,7 +95,7 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
     lines = [
         "## NCSC",
         "",
-        "Start: k-means on the bottleneck of the autoencoder, as the classifier has learned it. MNIST and Fashion-MNIST:",
+        "Start: k-means on the bottleneck of the autoencoder, as the classifier has learned it. MNIST and Fashion:",
         "40 + 12 epochs. Positives a row and the share of them in one cluster, at the last epoch, need no labels.",
         "",
         "| data | seeds | start ACC | ACC | NMI | ARI | positives | in one cluster | seconds | published |",

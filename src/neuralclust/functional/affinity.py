@@ -88,7 +88,7 @@ def coefficient_affinity(c: Tensor, *, signed: bool = False) -> Tensor:
     return a * (1 - eye) + eye
 
 
-def class_affinity(p: Tensor) -> Tensor:
+def class_affinity(p: Tensor, other: Tensor | None = None) -> Tensor:
     """Affinity of rows from their class probabilities: the cosine of the two.
 
     Source: Eq. 1 of "Neural Collaborative Subspace Clustering".
@@ -97,10 +97,12 @@ def class_affinity(p: Tensor) -> Tensor:
     ----------
     p : Tensor of shape (b, k)
         Rows that sum to 1.
+    other : Tensor of shape (m, k), optional
+        Rows to compare them with. None: ``p`` itself.
 
     Returns
     -------
-    Tensor of shape (b, b)
+    Tensor of shape (b, m)
         Entries in [0, 1].
 
     Examples
@@ -112,4 +114,4 @@ def class_affinity(p: Tensor) -> Tensor:
             [0.7071, 1.0000]])
     """
     v = F.normalize(p, dim=1)
-    return (v @ v.T).clamp(0, 1)
+    return (v @ (v if other is None else F.normalize(other, dim=1)).T).clamp(0, 1)

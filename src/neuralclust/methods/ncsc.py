@@ -26,7 +26,13 @@ from neuralclust.augment import AUGMENTATIONS
 from neuralclust.base import NeuralClusterer
 from neuralclust.data import Rows, Source, consecutive
 from neuralclust.fitting import TILE, usual_batch
-from neuralclust.functional import class_affinity, coefficient_affinity, reconstruction_loss, squared_euclidean
+from neuralclust.functional import (
+    class_affinity,
+    coefficient_affinity,
+    reconstruction_loss,
+    squared_euclidean,
+    unit_norm,
+)
 from neuralclust.kmeans import initial_centers
 from neuralclust.nn import (
     Autoencoder,
@@ -92,12 +98,12 @@ class NCSC(NeuralClusterer):
         The form that works, or the published one, which collapses to one cluster. See Notes.
     augment : {"digits"}, callable or None, default=None
         Random views of images: shifts by 10 % and rotations by 10 degrees, or any function from a batch of scaled rows
-        to a batch of the same shape. The autoencoder learns the views; a row's own view is one of its positives.
+        to a batch of the same shape. The autoencoder learns the views; the classifier compares rows with views.
     u, l : float, default=None
-        Pairs with A_s above u are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5
-        (repaired); 0.1, and 0.7 in the first epoch, 0.9 after (paper, where pairs with A_c below l teach A_s).
+        Pairs with A_s above u both ways are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5
+        (repaired); 0.1 one way, and 0.7 in the first epoch, 0.9 after (paper, where pairs with A_c below l teach A_s).
     ridge : float, default=None
-        Weight of the coefficients' squares in the self-expression. None: 0.025 of the squared norm of the batch
+        Weight of the coefficients' squares in the self-expression. None: 0.1 of the squared norm of the batch
         (repaired), 0.2 (paper: 2 / lambda_1).
     clustering_weight : float, default=None
         Weight of the collaboration beside the mean squared error of a pixel. None: 0.05 (repaired); in the paper what
@@ -162,7 +168,7 @@ class NCSC(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "max_epochs": 30, "pretrain_epochs": 100, "batch_size": None, "lr": 3e-4, "lr_classifier": 1e-3, "u": 0.9,
-            "l": 0.5, "ridge": 0.025, "clustering_weight": 0.05, "normalize": True, "pretrain_tol": 1e-3,
+            "l": 0.5, "ridge": 0.1, "clustering_weight": 0.05, "normalize": True, "pretrain_tol": 1e-3,
         },
         "paper": {
             "max_epochs": 50, "pretrain_epochs": 60, "batch_size": 5000, "lr": 1e-5, "lr_classifier": 1e-3, "u": 0.1,
@@ -324,19 +330,30 @@ class NCSC(NeuralClusterer):
     # -- losses -----------------------------------------------------------------------------------------------
 
     def _self_expressive(self, z: Tensor) -> Tensor:
-        """A_s of a batch of codes. Codes of the network are not negative, so negative coefficients mean unrelated."""
-        repaired = self.variant == "repaired"
-        layer = SelfExpression(ridge=self._value("ridge"), relative=repaired)
-        return coefficient_affinity(layer(z), signed=repaired and self.encoder is not None)
+        """A_s of a batch of codes.
 
-    def _collaboration(self, a_s: Tensor, p: Tensor, balance_weight: float) -> Terms:
-        """Positives and negatives for the classifier, means over their pairs, and the balance of the classes."""
-        others = ~torch.eye(len(p), dtype=torch.bool, device=p.device)
-        a_c = class_affinity(p)
+        Codes of the network share a large mean, which says nothing of clusters, and rows of one cluster then lie to the
+        same side of it: the mean is removed and only positive coefficients count.
+        """
+        network = self.encoder is not None
+        if network:
+            z = unit_norm(z - z.mean(dim=0))
+        layer = SelfExpression(ridge=self._value("ridge"), relative=self.variant == "repaired")
+        return coefficient_affinity(layer(z), signed=network)
+
+    def _collaboration(self, a_s: Tensor, p: Tensor, p_view: Tensor, balance_weight: float) -> Terms:
+        """Positives and negatives for the classifier, means over their pairs, and the balance of the classes.
+
+        A_c compares rows with views of rows, if there are any: then a row's own view is one of its positives.
+        """
+        compared = torch.ones_like(a_s, dtype=torch.bool)
+        if p_view is p:
+            compared.fill_diagonal_(False)
+        a_c = class_affinity(p, p_view)
         with torch.no_grad():
-            positive = (a_s > self._value("u")) & others
-            negative = (a_s < _UNRELATED) & (a_c < self._value("l")) & others
-        mean = p.mean(dim=0)
+            positive = (torch.minimum(a_s, a_s.T) > self._value("u")) & compared
+            negative = (a_s < _UNRELATED) & (a_c < self._value("l")) & compared
+        mean = (p + p_view).mean(dim=0) / 2
         balance = torch.xlogy(mean, mean).sum()  # minus the entropy
         pull = -_mean(a_c.clamp_min(_EPS).log(), positive)
         push = -_mean((1 - a_c).clamp_min(_EPS).log(), negative)
@@ -365,12 +382,10 @@ class NCSC(NeuralClusterer):
         z = module.encode(x)
         z_view = z if view is x else module.encode(view)
         p = module.head.logits(z).softmax(dim=1)
+        p_view = p if view is x else module.head.logits(z_view).softmax(dim=1)
         with torch.no_grad():
             a_s = self._self_expressive(z)
-        terms = self._collaboration(a_s, p, self.balance_weight)
-        if view is not x:
-            same = F.cosine_similarity(p, module.head.logits(z_view).softmax(dim=1))
-            terms["clu"] = terms["clu"] - same.clamp_min(_EPS).log().mean()
+        terms = self._collaboration(a_s, p, p_view, self.balance_weight)
         rec = reconstruction_loss(view, module.decode(z_view))
         return {"loss": rec + self._value("clustering_weight") * terms["clu"], "rec": rec, **terms}
 
@@ -471,7 +486,8 @@ class NCSC(NeuralClusterer):
                 z = module.encode(x)
                 a_s = self._self_expressive(z)
             # no balance: the next rows of a stream may well be of one cluster
-            terms = self._collaboration(a_s, module.head.logits(z).softmax(dim=1), 0.0)
+            p = module.head.logits(z).softmax(dim=1)
+            terms = self._collaboration(a_s, p, p, 0.0)
             return {"loss": terms["clu"]}
 
         return _StreamUpdate(loss, self._optimizers(module, recipe)[0])
