@@ -60,8 +60,10 @@ def test_it_takes_negatives_and_balance_to_keep_clusters_apart():
         for balance_weight in (0.5, 0.0):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model = NCSC(4, encoder=None, u=0.1, ridge=0.025, l=least, balance_weight=balance_weight, lr_classifier=1e-2,
-                             max_epochs=150, tol=0.0, random_state=1).fit(X)  # fmt: skip
+                model = NCSC(
+                    4, encoder=None, u=0.1, ridge=0.025, l=least, balance_weight=balance_weight, lr_classifier=1e-2,
+                    max_epochs=150, tol=0.0, random_state=1,
+                ).fit(X)  # fmt: skip
             found[least, balance_weight] = clustering_accuracy(y, model.labels_)
     assert found[0.5, 0.5] == 1.0
     assert max(found[0.5, 0.0], found[1e-9, 0.5]) < 0.9
