@@ -51,11 +51,12 @@ class RandomAffine:
         def up_to(most: float) -> Tensor:
             return (2 * torch.rand(len(x), device=x.device, dtype=x.dtype) - 1) * most
 
+        height, width = x.shape[2:]  # the grid counts both from -1 to 1
         angle, size = up_to(math.radians(self.degrees)), 1 + up_to(self.scale)
         cos, sin, slant = angle.cos() * size, angle.sin() * size, up_to(self.shear)
         rows = (
-            torch.stack([cos, slant * cos - sin, up_to(2 * self.shift)], dim=1),
-            torch.stack([sin, slant * sin + cos, up_to(2 * self.shift)], dim=1),
+            torch.stack([cos, (slant * cos - sin) * height / width, up_to(2 * self.shift)], dim=1),
+            torch.stack([sin * width / height, slant * sin + cos, up_to(2 * self.shift)], dim=1),
         )
         grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
         return F.grid_sample(x, grid, align_corners=False)

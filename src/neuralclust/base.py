@@ -33,7 +33,6 @@ from neuralclust.training import (
     Update,
     make_optimizer,
     map_rows,
-    mean_terms,
     prepared,
     trainable,
 )
@@ -148,7 +147,7 @@ class NeuralClusterer(
         float
         """
         source = self._checked(X)
-        return -mean_terms(self.module_, self._loss, source, tile=TILE, device=self._device())["loss"]
+        return -self._mean_loss(self.module_, source, self._device())
 
     def reconstruct_centers(self) -> np.ndarray:
         """Cluster centres decoded into the space and the units of the data.

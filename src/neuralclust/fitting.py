@@ -73,6 +73,14 @@ class FitProcedure(BaseEstimator):
         """How the updates of the joint stage take turns: "all", "epoch" or "batch"."""
         return "all"
 
+    def _evaluation(self, source: Source) -> tuple[Source, int]:
+        """Rows and how many of them at a time, for the mean loss: what ``score`` and the choice of a run look at."""
+        return source, TILE
+
+    def _mean_loss(self, module: ClusterModule, source: Source, device: torch.device) -> float:
+        rows, tile = self._evaluation(source)
+        return mean_terms(module, self._loss, rows, tile=tile, device=device)["loss"]
+
     def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
         """Whether a stage is done, from its epochs so far: few rows change cluster, or the loss has settled."""
         if "changed" in rows[-1]:
@@ -124,7 +132,7 @@ class FitProcedure(BaseEstimator):
                 trainer = Trainer(recipe.batch_size, device, precision, generator)
                 n_iter = self._train(module, source, trainer, recipe, report, run, seed)
                 self._summarize(module, source, device)
-                loss = mean_terms(module, self._loss, source, tile=TILE, device=device)["loss"]
+                loss = self._mean_loss(module, source, device)
             if best is None or _smaller(loss, best[0]):
                 best = loss, module, n_iter, seed
         assert best is not None  # n_init is at least 1
@@ -177,8 +185,8 @@ class FitProcedure(BaseEstimator):
 
     def _place_centers(
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
-    ) -> None:
-        """First centres, from the codes of all rows or of as many as fit into memory."""
+    ) -> np.ndarray | None:
+        """First centres, from the codes of all rows or of as many as fit into memory; these codes."""
         z = self._codes(module, source, trainer.generator, trainer.device)
         if isinstance(recipe.init, np.ndarray):
             expected = (self.n_clusters, z.shape[1])
@@ -191,6 +199,7 @@ class FitProcedure(BaseEstimator):
         else:
             centers = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
         module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
+        return z
 
     def _codes(
         self,
@@ -210,10 +219,7 @@ class FitProcedure(BaseEstimator):
         if most < len(source):
             chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
             rows = Rows(source, chosen)
-        z = map_rows(module, encode, rows, tile=TILE, device=device)
-        if not np.isfinite(z).all():
-            raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
-        return z
+        return finite_codes(map_rows(module, encode, rows, tile=TILE, device=device))
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """Cut the widest clusters in two until none is empty, and say so."""
@@ -237,7 +243,7 @@ class FitProcedure(BaseEstimator):
         if changed:
             self._summarize(module, source, device)
             self.labels_ = self._predict(source)
-            self.loss_ = mean_terms(module, self._loss, source, tile=TILE, device=device)["loss"]
+            self.loss_ = self._mean_loss(module, source, device)
             warnings.warn(
                 f"Clusters were empty after training: centres {changed} were placed anew, by cutting the widest "
                 f"cluster in two for each.",
@@ -309,6 +315,13 @@ class FitProcedure(BaseEstimator):
         noisy = mask_noise(x, getattr(self, "noise", 0.0)) if module.training else x
         rec = reconstruction_loss(x, module.decode(module.encode(noisy)))
         return {"loss": rec, "rec": rec}
+
+
+def finite_codes(z: np.ndarray) -> np.ndarray:
+    """The codes, if they can be clustered."""
+    if not np.isfinite(z).all():
+        raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
+    return z
 
 
 def usual_batch(n_samples: int) -> int:

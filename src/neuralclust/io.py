@@ -206,7 +206,10 @@ def _describe(estimator: Any) -> dict[str, Any]:
         "format": FORMAT,
         "neuralclust": __version__,
         "class": type(estimator).__name__,
-        "params": {name: _plain(value) for name, value in estimator._fitted_params.items()},
+        "params": {
+            name: _CUSTOM if name == "encoder" and isinstance(value, nn.Module) else _plain(value)
+            for name, value in estimator._fitted_params.items()
+        },
         "shape": list(estimator.module_.shape),
         "feature_names_in": None if names is None else [str(name) for name in names],
         "n_iter": estimator.n_iter_,
@@ -216,10 +219,8 @@ def _describe(estimator: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as JSON. A random state cannot be kept: it has moved on since."""
-    if isinstance(value, nn.Module):
-        return _CUSTOM
-    if isinstance(value, np.random.RandomState):
+    """A parameter as JSON. A random state cannot be kept, it has moved on since; nor can a function."""
+    if isinstance(value, np.random.RandomState) or callable(value):
         return None
     if isinstance(value, (bool, np.bool_)):
         return bool(value)

@@ -228,9 +228,9 @@ class LabelChanges:
         self._labels = torch.full((n_samples,), -1)
 
     def __call__(self, labels: Tensor, index: Tensor) -> Tensor:
-        now = labels.to(self._labels.device)
-        changed = now.ne(self._labels[index]).float().mean()
-        self._labels[index] = now
+        self._labels, index = self._labels.to(labels.device), index.to(labels.device)
+        changed = labels.ne(self._labels[index]).float().mean()
+        self._labels[index] = labels
         return changed
 
 

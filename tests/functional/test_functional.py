@@ -3,7 +3,14 @@
 import numpy as np
 import torch
 
-from neuralclust.functional import hard_assignment, mask_noise, reconstruction_loss, squared_euclidean
+from neuralclust.functional import (
+    cosine,
+    hard_assignment,
+    mask_noise,
+    reconstruction_loss,
+    sharpen,
+    squared_euclidean,
+)
 
 
 def test_squared_euclidean_by_loops():
@@ -39,3 +46,13 @@ def test_reconstruction_loss_and_noise():
     assert set(noisy.unique().tolist()) == {0.0, 1.0}
     assert abs(float((noisy == 0).float().mean()) - 0.3) < 0.02
     assert mask_noise(x, 0.0) is x
+
+
+def test_sharpen_of_a_row_of_zeros_is_uniform():
+    q = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
+    assert sharpen(q, 2.0, torch.tensor([9.0, 1.0])).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_cosine_is_never_negative():
+    z = torch.rand(1000, 7, generator=torch.Generator().manual_seed(0))
+    assert cosine(z, z).min() >= 0

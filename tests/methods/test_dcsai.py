@@ -108,3 +108,13 @@ def test_convolutional(images):
 def test_bad_metrics(easy, metric):
     with pytest.raises(ValueError, match="metric"):
         small("DCSAI", metric=metric).fit(easy[0])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("encoder", ["mlp", None])
+def test_few_distinct_rows(easy, metric, encoder):
+    for X in (easy[0][:3], np.repeat(easy[0][:3], 10, axis=0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = small("DCSAI", metric=metric, encoder=encoder).fit(X)
+        assert np.isfinite(model.loss_)

@@ -205,3 +205,62 @@ def test_streams_of_one_row(easy):
     assert np.array_equal(model.predict(X), before)  # a row alone has no pair to learn from
     model.partial_fit(X, train_encoder=True)
     assert (model.predict(X) == before).mean() > 0.95
+
+
+def test_spectral_start_on_rows_too_long_to_hold_many(monkeypatch):
+    """It labels the rows that it has looked at."""
+    monkeypatch.setattr("neuralclust.fitting._CODE_BYTES", 1)
+    assert fitted(0, max_epochs=0)[0] > 0.95
+    assert fitted(0, max_epochs=0, batch_size=4)[0] > 0.3  # few rows, but some of every cluster
+
+
+def test_loss_does_not_depend_on_the_order_of_the_rows(easy):
+    X, y = easy
+    model = small("NCSC", pretrain_epochs=30, batch_size=60).fit(X)
+    assert model.score(X) == pytest.approx(-model.loss_)
+    assert model.score(X[np.argsort(y)]) == pytest.approx(model.score(X), abs=0.01)
+
+
+def test_a_function_is_not_saved(images, tmp_path):
+    X, _ = images
+    model = small("NCSC", 2, augment=torch.nn.Identity(), pretrain_epochs=2, max_epochs=1).fit(X)
+    model.save(tmp_path / "a")
+    again = NCSC.load(tmp_path / "a")
+    assert again.augment is None
+    assert np.array_equal(again.predict(X), model.labels_)
+    model.set_params(augment=lambda x: x).fit(X).save(tmp_path / "b")
+    assert NCSC.load(tmp_path / "b").augment is None
+
+
+@pytest.mark.parametrize("encoder", ["mlp", None])
+def test_streams_of_the_paper_variant(easy, encoder):
+    X, _ = easy
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = small("NCSC", variant="paper", encoder=encoder, max_epochs=2).fit(X)
+        assert model.partial_fit(X[:50], train_encoder=True).labels_.shape == (50,)
+
+
+def test_thresholds_of_the_paper_variant(easy, monkeypatch):
+    """l is 0.7 in the first epoch, 0.9 after; the user's own counts everywhere."""
+    seen = []
+    original = NCSC._printed_collaboration
+
+    def spy(self, module, z, c, least):
+        seen.append(least)
+        return original(self, module, z, c, least)
+
+    monkeypatch.setattr(NCSC, "_printed_collaboration", spy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        small("NCSC", variant="paper", max_epochs=2, batch_size=100).fit(easy[0])
+        assert seen[:8] == [0.7] * 4 + [0.9] * 4  # two steps with the classifier a batch, two batches an epoch
+        seen.clear()
+        small("NCSC", variant="paper", max_epochs=2, l=0.3, encoder=None).fit(easy[0])
+    assert set(seen) == {0.3}
+
+
+def test_bad_layers(easy):
+    with pytest.raises(ValueError, match="hidden_layer_sizes"):
+        small("NCSC", hidden_layer_sizes=()).fit(easy[0])
+    assert set(NCSC(1, encoder=None, max_epochs=1).fit(easy[0][:1]).labels_) == {0}

@@ -156,6 +156,22 @@ def test_degenerate_codes():
             assert torch.allclose(one(z).sum(dim=1), torch.ones(20))
 
 
+def test_float64_codes_train():
+    one = InvarianceLayer(4, 3, metrics=("cosine",)).init_(codes(3, 4, 1).float()).calibrate_(codes(40))
+    assert torch.isfinite(one.train().loss(codes(40)))
+    with pytest.raises(ValueError, match="predict_from"):
+        InvarianceLayer(4, 3, predict_from="p2")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_centres_that_are_the_codes(metric):
+    """Distances of zero: closenesses stay finite, and every row keeps its centre."""
+    z = codes(6, 5).float()
+    one = InvarianceLayer(5, 6, metrics=(metric,)).init_(z).calibrate_(z)
+    assert torch.equal(one.predict(z), torch.arange(6))
+    assert torch.isfinite(one.loss(z))
+
+
 # -- where the printed form fails -----------------------------------------------------------------------------
 
 

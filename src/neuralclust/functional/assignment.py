@@ -115,10 +115,10 @@ def sharpen(closeness: Tensor, power: float | Tensor = 2.0, frequency: Tensor | 
     """
     largest = closeness.detach().amax(dim=1, keepdim=True)  # a high power of small numbers would underflow
     p = (closeness / largest.clamp_min(_TINY)) ** power
-    p = torch.where(largest > 0, p, torch.ones_like(p))
     if frequency is not None:
         share = frequency / frequency.mean().clamp_min(_TINY)
         p = p / share.clamp_min(_LEAST_SHARE)  # a cluster that no row is near has frequency 0
+    p = torch.where(largest > 0, p, torch.ones_like(p))
     return p / p.sum(dim=1, keepdim=True)
 
 

@@ -84,7 +84,7 @@ def cosine(z: Tensor, c: Tensor) -> Tensor:
     >>> cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-3.0, 0.0]]))
     tensor([[0., 1., 2.]])
     """
-    return 1 - unit_norm(z) @ unit_norm(c).T
+    return (1 - unit_norm(z) @ unit_norm(c).T).clamp_min(0)
 
 
 def correlation(z: Tensor, c: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class DCSAI(NeuralClusterer):
     predict_from : {"P1", "P2"}, default="P1"
         The assignment that gives labels and probabilities; of several metrics, P2 is that of the first.
     eps : float, default=1e-7
-        Added within the logarithms of the loss. With 0, the published loss is infinite.
+        Added within the logarithms of the loss, which is infinite with 0: P1 has exact zeros.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -93,7 +93,8 @@ class DCSAI(NeuralClusterer):
         Centres in the space of the codes.
     history_ : list of dict
         A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` and, in joint training, ``clu``, the
-        disagreement, and ``changed``, the share of rows in another cluster than in the epoch before.
+        disagreement, and ``changed``, the share of rows in another cluster than in the epoch before; no ``rec`` where
+        it has no weight.
     loss_ : float
         Loss of the training rows under the final model.
     n_iter_ : int
@@ -249,10 +250,10 @@ class DCSAI(NeuralClusterer):
 
     def _place_centers(
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
-    ) -> None:
-        super()._place_centers(module, source, recipe, trainer, seed)
-        z = self._codes(module, source, trainer.generator, trainer.device)
-        module.head.calibrate_(torch.from_numpy(z).to(trainer.device))
+    ) -> np.ndarray | None:
+        z = super()._place_centers(module, source, recipe, trainer, seed)
+        module.head.calibrate_(torch.as_tensor(z).to(trainer.device))
+        return z
 
     @torch.no_grad()
     def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from neuralclust.augment import AUGMENTATIONS
 from neuralclust.base import NeuralClusterer
 from neuralclust.data import Rows, Source, consecutive
-from neuralclust.fitting import TILE, usual_batch
+from neuralclust.fitting import TILE, finite_codes, usual_batch
 from neuralclust.functional import (
     class_affinity,
     coefficient_affinity,
@@ -90,7 +90,7 @@ class NCSC(NeuralClusterer):
         Learning rates of the autoencoder and of the classifier in joint training. None: 3e-4 (repaired) or 1e-5
         (paper), and 1e-3. Pretraining has the usual one of the optimiser.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
-        Optimiser of everything.
+        Optimiser of the autoencoder and of the classifier; the classifier's start is learned by Adam.
     tol : float, default=1e-3
         Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never.
         Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
@@ -98,7 +98,8 @@ class NCSC(NeuralClusterer):
         The form that works, or the published one, which collapses to one cluster. See Notes.
     augment : {"digits"}, callable or None, default=None
         Random views of images: shifts by 10 % and rotations by 10 degrees, or any function from a batch of scaled rows
-        to a batch of the same shape. The autoencoder learns the views; the classifier compares rows with views.
+        to a batch of the same shape, which is not saved with the model. The autoencoder learns the views; the
+        classifier compares rows with views.
     u, l : float, default=None
         Pairs with A_s above u both ways are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5
         (repaired); 0.1 one way, and 0.7 in the first epoch, 0.9 after (paper, where pairs with A_c below l teach A_s).
@@ -107,7 +108,7 @@ class NCSC(NeuralClusterer):
         (repaired), 0.2 (paper: 2 / lambda_1).
     clustering_weight : float, default=None
         Weight of the collaboration beside the mean squared error of a pixel. None: 0.05 (repaired); in the paper what
-        makes the two losses equal at the first batch.
+        makes the two losses equal at the first batch (``loss_`` and ``score`` then take 1).
     balance_weight : float, default=0.5
         Of the balance term, within the collaboration (repaired).
     device : str or torch.device, default="auto"
@@ -148,6 +149,9 @@ class NCSC(NeuralClusterer):
     mean class probabilities); A_s is a teacher without gradient, and the classifier acts on it through the encoder they
     share. The self-expression is solved in closed form for every batch instead of being learned for batch positions
     that hold other rows each time.
+
+    The published classifier on a convolutional encoder is convolutional, in ``variant="paper"`` as well; all others are
+    one linear layer, after a hidden one with ``encoder=None``.
 
     A step takes O(b^2 p) operations and O(b^2) memory for b rows and codes of length p; an epoch is linear in the rows.
 
@@ -249,6 +253,7 @@ class NCSC(NeuralClusterer):
         recipe.pretrain_batch_size = usual_batch(n_samples)
         if self._value("batch_size") is None:
             recipe.batch_size = min(2000, max(500, n_samples // 8))
+        recipe.batch_size = min(recipe.batch_size, n_samples)
         if recipe.init is None and self.variant == "repaired":
             recipe.init = "spectral" if self.encoder is None else "k-means"
         return recipe
@@ -258,12 +263,16 @@ class NCSC(NeuralClusterer):
             return Features(shape)
         if not isinstance(self.encoder, str) or self.encoder == "mlp":
             return WideAutoencoder(shape, self.embed_dim, hidden_layer_sizes=self.hidden_layer_sizes)
-        return StrideConvAutoencoder(shape, **_CONVOLUTIONAL[self.encoder])
+        net = StrideConvAutoencoder(shape, **_CONVOLUTIONAL[self.encoder])
+        if self.variant == "paper":
+            recipe.maps = net.maps  # its classifier is convolutional as well
+        return net
 
     def _head(self, embed_dim: int, recipe: SimpleNamespace) -> ClassifierLayer:
         hidden = (256,) if self.encoder is None else ()
         scale = 10.0 if recipe.normalize else 1.0
-        return ClassifierLayer(embed_dim, self.n_clusters, hidden_layer_sizes=hidden, scale=scale)
+        maps = getattr(recipe, "maps", None)
+        return ClassifierLayer(embed_dim, self.n_clusters, hidden_layer_sizes=hidden, maps=maps, scale=scale)
 
     def _place_centers(
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
@@ -288,15 +297,19 @@ class NCSC(NeuralClusterer):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> tuple[Source, Tensor]:
         """Rows and a cluster for each."""
+        if self.n_clusters == 1:
+            return source, torch.zeros(len(source), dtype=torch.long)
         if isinstance(recipe.init, str) and recipe.init == "spectral":
-            chosen = torch.randperm(len(source), generator=trainer.generator)[: recipe.batch_size]
-            z = self._codes(module, Rows(source, chosen), trainer.generator, trainer.device)
+            enough = max(recipe.batch_size, 10 * self.n_clusters)
+            chosen = torch.randperm(len(source), generator=trainer.generator)[:enough]
+            rows = Rows(source, chosen)
+            z = finite_codes(map_rows(module, module.encode, rows, tile=TILE, device=trainer.device))
             a = self._self_expressive(torch.from_numpy(z).to(trainer.device)).cpu().double().numpy()
             spectral = SpectralClustering(self.n_clusters, affinity="precomputed", random_state=seed)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Graph is not fully connected")  # what one hopes for
                 labels = spectral.fit_predict((a + a.T) / 2)
-            return Rows(source, chosen), torch.from_numpy(labels).long()
+            return rows, torch.from_numpy(labels).long()
         given = isinstance(recipe.init, np.ndarray)
         squeeze = getattr(module.autoencoder, "squeeze", None)
 
@@ -333,13 +346,14 @@ class NCSC(NeuralClusterer):
         """A_s of a batch of codes.
 
         Codes of the network share a large mean, which says nothing of clusters, and rows of one cluster then lie to the
-        same side of it: the mean is removed and only positive coefficients count.
+        same side of it: the mean is removed and only positive coefficients count. Not so in the paper.
         """
+        if self.variant == "paper":
+            return coefficient_affinity(SelfExpression(ridge=self._value("ridge"))(z))
         network = self.encoder is not None
         if network:
             z = unit_norm(z - z.mean(dim=0))
-        layer = SelfExpression(ridge=self._value("ridge"), relative=self.variant == "repaired")
-        return coefficient_affinity(layer(z), signed=network)
+        return coefficient_affinity(SelfExpression(ridge=self._value("ridge"), relative=True)(z), signed=network)
 
     def _collaboration(self, a_s: Tensor, p: Tensor, p_view: Tensor, balance_weight: float) -> Terms:
         """Positives and negatives for the classifier, means over their pairs, and the balance of the classes.
@@ -354,7 +368,7 @@ class NCSC(NeuralClusterer):
             positive = (torch.minimum(a_s, a_s.T) > self._value("u")) & compared
             negative = (a_s < _UNRELATED) & (a_c < self._value("l")) & compared
         mean = (p + p_view).mean(dim=0) / 2
-        balance = torch.xlogy(mean, mean).sum()  # minus the entropy
+        balance = (mean * mean.clamp_min(_EPS).log()).sum()  # minus the entropy
         pull = -_mean(a_c.clamp_min(_EPS).log(), positive)
         push = -_mean((1 - a_c).clamp_min(_EPS).log(), negative)
         with torch.no_grad():
@@ -373,11 +387,15 @@ class NCSC(NeuralClusterer):
         }
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        if self.variant == "paper":
-            z, c, terms = self._subspace(module, x)
-            collaboration = self._printed_collaboration(module, z, c, 0.9)
-            loss = terms["subspace"] + (self.clustering_weight or 1.0) * collaboration["clu"]
-            return {**terms, **collaboration, "loss": loss}
+        if self.variant == "repaired":
+            return self._repaired(module, x)[1]
+        z, c, terms = self._subspace(module, x)
+        collaboration = self._printed_collaboration(module, z, c, self.l or 0.9)
+        weight = 1.0 if self.clustering_weight is None else self.clustering_weight
+        return {**terms, **collaboration, "loss": terms["subspace"] + weight * collaboration["clu"]}
+
+    def _repaired(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
+        """Class probabilities and the terms of the loss."""
         view = self._view(module, x)
         z = module.encode(x)
         z_view = z if view is x else module.encode(view)
@@ -387,7 +405,12 @@ class NCSC(NeuralClusterer):
             a_s = self._self_expressive(z)
         terms = self._collaboration(a_s, p, p_view, self.balance_weight)
         rec = reconstruction_loss(view, module.decode(z_view))
-        return {"loss": rec + self._value("clustering_weight") * terms["clu"], "rec": rec, **terms}
+        return p, {"loss": rec + self._value("clustering_weight") * terms["clu"], "rec": rec, **terms}
+
+    def _evaluation(self, source: Source) -> tuple[Source, int]:
+        """Batches as in training: who is in a batch with whom decides the loss, and rows may come sorted."""
+        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
+        return Rows(source, order), self._recipe(len(source)).batch_size
 
     def _subspace(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Tensor, Terms]:
         """Codes, coefficients and Eq. 9 per row."""
@@ -427,18 +450,17 @@ class NCSC(NeuralClusterer):
         classifier, *autoencoder = self._optimizers(module, recipe)
 
         def whole(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            terms = self._loss(module, x, index)
-            with torch.no_grad():
-                now = module.head.predict(module.encode(x))
-            return {**terms, "changed": changes(now, index)}
+            p, terms = self._repaired(module, x)
+            return {**terms, "changed": changes(p.argmax(dim=1), index)}
 
         if self.variant == "repaired":
             return [Update(whole, classifier, *autoencoder, rate=cosine_rate)]
         state = SimpleNamespace(seen=0, weight=self.clustering_weight)
+        epoch = recipe.n_samples - recipe.n_samples % recipe.batch_size  # rows that a pass sees
 
         def least() -> float:
             """l: 0.7 in the first epoch."""
-            return self.l or (0.7 if state.seen <= recipe.n_samples - recipe.batch_size else 0.9)
+            return self.l or (0.7 if state.seen < epoch else 0.9)
 
         def subspace(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             return self._subspace(module, x)[2]
@@ -447,13 +469,15 @@ class NCSC(NeuralClusterer):
             with torch.no_grad():
                 z, c, _ = self._subspace(module, x)
             terms = self._printed_collaboration(module, z, c, least())
-            state.seen += len(x)
+            if not autoencoder:
+                state.seen += len(x)
             changed = changes(module.head.predict(z), index)
             return {"loss": terms["clu"], **terms, "changed": changed}
 
         def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             z, c, terms = self._subspace(module, x)
             clu = self._printed_collaboration(module, z, c, least())["clu"]
+            state.seen += len(x)
             if state.weight is None:
                 state.weight = float(terms["subspace"].detach() / clu.detach().clamp_min(_EPS))
             return {**terms, "clu": clu, "loss": terms["subspace"] + state.weight * clu}
@@ -484,7 +508,10 @@ class NCSC(NeuralClusterer):
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             with torch.no_grad():
                 z = module.encode(x)
-                a_s = self._self_expressive(z)
+                c = SelfExpression(ridge=self._value("ridge"))(z) if self.variant == "paper" else None
+            if c is not None:
+                return {"loss": self._printed_collaboration(module, z, c, self.l or 0.9)["clu"]}
+            a_s = self._self_expressive(z)
             # no balance: the next rows of a stream may well be of one cluster
             p = module.head.logits(z).softmax(dim=1)
             terms = self._collaboration(a_s, p, p, 0.0)

@@ -43,6 +43,8 @@ class WideAutoencoder(Autoencoder):
     def __init__(
         self, shape: Sequence[int], bottleneck_dim: int = 10, *, hidden_layer_sizes: Sequence[int] = (500, 500, 2000)
     ):
+        if len(hidden_layer_sizes) == 0:
+            raise ValueError("hidden_layer_sizes=() leaves no layer to be the code. Give at least one, such as (500,).")
         sizes = [math.prod(shape), *hidden_layer_sizes]
         encoder = nn.Sequential(nn.Flatten(), *dense(sizes, 0.0), nn.ReLU())
         decoder = nn.Sequential(
@@ -73,7 +75,7 @@ class StrideConvAutoencoder(Autoencoder):
         Strides of the stages.
     residual : {None, "post", "pre"}, default=None
         All stages after the first as plain convolutions, or as residual blocks of two convolutions with the activation
-        after the sum or before each convolution.
+        after the sum or before each convolution. The decoder is plain.
 
     References
     ----------
@@ -122,10 +124,10 @@ class StrideConvAutoencoder(Autoencoder):
                 )
             )
             up.append(nn.ReLU() if i else nn.Sigmoid())
-        self.maps = maps[-1], *sizes[-1]
         encoder = nn.Sequential(*down, nn.Flatten())
-        super().__init__(encoder, nn.Sequential(*up), embed_dim=math.prod(self.maps))
-        self.maps = maps[-1], *sizes[-1]
+        code = maps[-1], *sizes[-1]
+        super().__init__(encoder, nn.Sequential(*up), embed_dim=math.prod(code))
+        self.maps = code
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_uniform_(layer.weight)

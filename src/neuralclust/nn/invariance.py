@@ -92,6 +92,8 @@ class InvarianceLayer(nn.Module):
         eps: float = 1e-7,
     ):
         super().__init__()
+        if predict_from not in ("P1", "P2"):
+            raise ValueError(f"predict_from={predict_from!r} must be 'P1' or 'P2'.")
         self.metrics = tuple(metrics)
         self.printed = printed
         self.freeze_target = freeze_target
@@ -119,7 +121,9 @@ class InvarianceLayer(nn.Module):
             return self
         z = z[:: -(-len(z) // _CALIBRATION_ROWS)].double()
         for i, metric in enumerate(self.metrics):
-            self.scale[i] = 1 / self._distance(z, metric).min(dim=1).values.mean().clamp_min(1e-12)
+            d = self._distance(z, metric)
+            # codes may coincide with their centres; the kernel must stay wider than the rounding of distances
+            self.scale[i] = 1 / d.min(dim=1).values.mean().clamp_min(1e-4 * d.mean()).clamp_min(1e-30)
         closeness = self.closeness(z)
         self.frequency.copy_(torch.stack([q.mean(dim=0) for q in closeness]))
         level = min(_sharpness(sharpen(closeness[0], 2.0)), _MOST_PREDICTION_LEVEL)
@@ -167,7 +171,7 @@ class InvarianceLayer(nn.Module):
         with torch.no_grad():
             if self.training:
                 now = torch.stack([q.mean(dim=0) for q in closeness])
-                self.frequency.lerp_(now, _MEMORY)
+                self.frequency.lerp_(now.to(self.frequency.dtype), _MEMORY)
             first, *others = (
                 sharpen(q, power, f) for q, power, f in zip(closeness, self.target_power, self.frequency, strict=True)
             )

@@ -20,8 +20,8 @@ class SelfExpression(nn.Module):
     ridge : float, default=0.2
         Weight of ``|C|^2`` beside the squared error: the paper's ``2 / lambda_1``, lambda_1 = 10.
     relative : bool, default=False
-        Multiply ``ridge`` by the mean eigenvalue scale ``|Z|_F^2``, so that neither the units of the codes nor the size
-        of the batch change what it means.
+        Multiply ``ridge`` by ``|Z|_F^2``, the sum of the eigenvalues of ``Z Z^T``, so that neither the units of the
+        codes nor the size of the batch change what it means.
     n_samples, group_size : int, optional
         Of "learned": rows in all, and rows of a group. Memory is ``n_samples * group_size`` numbers.
 
@@ -85,6 +85,7 @@ class SelfExpression(nn.Module):
             return self_expression(z, self._ridge(z))
         if index is None:
             raise ValueError("mode='learned' needs the numbers of the rows: call it with index.")
+        index = index.to(self.coefficients.device)
         group, place = index // self.group_size, index % self.group_size
         c = self.coefficients[group[:, None], place[:, None], place[None, :]]
         related = (group[:, None] == group[None, :]) & (index[:, None] != index[None, :])
