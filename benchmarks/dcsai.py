@@ -180,8 +180,8 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
             "![Disagreement and accuracy over the epochs](../docs/images/dcsai_curve.png)",
             "",
             "MNIST-test, one seed. Left, the experiment of the paper's Fig. 1a: the KL divergence of Eq. 5 as printed",
-            "and the accuracy of k-means while the autoencoder alone learns; the paper has the divergence fall, here it",
-            "rises with the accuracy after the first epochs. Right: the default loss, learning to agree.",
+            "and the accuracy of k-means while the autoencoder alone learns; the paper has the divergence fall; here",
+            "it rises with the accuracy after the first epochs. Right: the default loss, learning to agree.",
         ]
     return lines
 
