@@ -32,7 +32,7 @@ def self_expression(z: Tensor, ridge: float | Tensor) -> Tensor:
     >>> import torch
     >>> from neuralclust.functional import self_expression
     >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    >>> self_expression(z, 0.01).round(decimals=2)
+    >>> self_expression(z, 0.01).abs().round(decimals=2)
     tensor([[0.0000, 0.9900, 0.0000],
             [0.9900, 0.0000, 0.0000],
             [0.0000, 0.0000, 0.0000]])
