@@ -48,6 +48,7 @@ from neuralclust.training import LabelChanges, Terms, Trainer, Update, cosine_ra
 _EPS = 1e-6
 _UNRELATED = 0.05  # A_s of a pair that may be a negative
 _WARM_STEPS = 200
+_FEATURES_RIDGE = 0.01  # for features as they are, which keep their mean
 _COLLAPSING = 0.8  # of the effective number of clusters at the start
 _CONVOLUTIONAL: dict[str, dict[str, Any]] = {
     "conv": {},
@@ -104,8 +105,8 @@ class NCSC(NeuralClusterer):
         Pairs with A_s above u both ways are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5
         (repaired); 0.1 one way, and 0.7 in the first epoch, 0.9 after (paper, where pairs with A_c below l teach A_s).
     ridge : float, default=None
-        Weight of the coefficients' squares in the self-expression. None: 0.1 of the squared norm of the batch
-        (repaired), 0.2 (paper: 2 / lambda_1).
+        Weight of the coefficients' squares in the self-expression. None: 0.1 of the squared norm of the batch, or
+        0.01 with ``encoder=None`` (repaired); 0.2 (paper: 2 / lambda_1).
     clustering_weight : float, default=None
         Weight of the collaboration beside the mean squared error of a pixel. None: 0.05 (repaired); in the paper what
         makes the two losses equal at the first batch (``loss_`` and ``score`` then take 1).
@@ -353,7 +354,8 @@ class NCSC(NeuralClusterer):
         network = self.encoder is not None
         if network:
             z = unit_norm(z - z.mean(dim=0))
-        return coefficient_affinity(SelfExpression(ridge=self._value("ridge"), relative=True)(z), signed=network)
+        ridge = _FEATURES_RIDGE if self.ridge is None and not network else self._value("ridge")
+        return coefficient_affinity(SelfExpression(ridge=ridge, relative=True)(z), signed=network)
 
     def _collaboration(self, a_s: Tensor, p: Tensor, p_view: Tensor, balance_weight: float) -> Terms:
         """Positives and negatives for the classifier, means over their pairs, and the balance of the classes.
