@@ -371,8 +371,9 @@ class NCSC(NeuralClusterer):
             negative = (a_s < _UNRELATED) & (a_c < self._value("l")) & compared
         mean = (p + p_view).mean(dim=0) / 2
         balance = (mean * mean.clamp_min(_EPS).log()).sum()  # minus the entropy
-        pull = -_mean(a_c.clamp_min(_EPS).log(), positive)
-        push = -_mean((1 - a_c).clamp_min(_EPS).log(), negative)
+        chosen = a_c[positive]  # few pairs: no matrix of their logarithms
+        pull = -chosen.clamp_min(_EPS).log().sum() / max(len(chosen), 1)
+        push = -_mean(torch.log1p(-a_c.clamp_max(1 - _EPS)), negative)
         with torch.no_grad():
             shown = self._shown(p, positive, negative)
         return {"clu": pull + push + balance_weight * balance, **shown}
@@ -381,9 +382,10 @@ class NCSC(NeuralClusterer):
     def _shown(p: Tensor, positive: Tensor, negative: Tensor) -> Terms:
         """What tells, without labels, whether it goes well."""
         labels, mean = p.argmax(dim=1), p.mean(dim=0)
+        first, second = positive.nonzero(as_tuple=True)
         return {
             "positives": positive.sum() / len(p),
-            "agreed": _mean((labels[:, None] == labels[None, :]).to(p.dtype), positive),
+            "agreed": (labels[first] == labels[second]).sum() / max(len(first), 1),
             "negatives": negative.float().mean(),
             "balance": (-torch.xlogy(mean, mean).sum()).exp() / p.shape[1],
         }
