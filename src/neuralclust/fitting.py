@@ -6,7 +6,7 @@ A method writes the hooks at the top; the order of things is here, once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
-from neuralclust.data import Rows, Source, value_range
+from neuralclust.data import Rows, Source, consecutive, value_range
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, ClusterModule
@@ -93,6 +93,13 @@ class FitProcedure(BaseEstimator):
 
     def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
         """What the cluster layer keeps of all rows, once it is trained."""
+
+    def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        """The loss of the cluster layer on codes as they are."""
+        with torch.no_grad():
+            z = module.encode(x)
+        clu = module.head.loss(z)
+        return {"loss": clu, "clu": clu}
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
         """For a stream: what moves the centres alone, on the codes as they are."""
@@ -220,6 +227,13 @@ class FitProcedure(BaseEstimator):
             chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
             rows = Rows(source, chosen)
         return finite_codes(map_rows(module, encode, rows, tile=TILE, device=device))
+
+    @torch.no_grad()
+    def _all_codes(self, module: ClusterModule, source: Source, device: torch.device) -> Iterator[Tensor]:
+        """Codes of all rows, some at a time."""
+        module.eval()
+        for _, x in source.batches(consecutive(len(source), TILE)):
+            yield module.encode(module.prepare(x.to(device)))
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """Cut the widest clusters in two until none is empty, and say so."""

@@ -244,13 +244,13 @@ def test_streams_of_the_paper_variant(easy, encoder):
 def test_thresholds_of_the_paper_variant(easy, monkeypatch):
     """l is 0.7 in the first epoch, 0.9 after; the user's own counts everywhere."""
     seen = []
-    original = NCSC._printed_collaboration
+    original = NCSC._printed
 
-    def spy(self, module, z, c, least):
+    def spy(self, module, z, a_s, least):
         seen.append(least)
-        return original(self, module, z, c, least)
+        return original(self, module, z, a_s, least)
 
-    monkeypatch.setattr(NCSC, "_printed_collaboration", spy)
+    monkeypatch.setattr(NCSC, "_printed", spy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         small("NCSC", variant="paper", max_epochs=2, batch_size=100).fit(easy[0])

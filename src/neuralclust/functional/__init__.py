@@ -2,6 +2,7 @@
 
 from neuralclust.functional.affinity import class_affinity, coefficient_affinity, self_expression
 from neuralclust.functional.assignment import hard_assignment, relu_closeness, sharpen, student_closeness
+from neuralclust.functional.collaboration import collaboration, printed_collaboration
 from neuralclust.functional.distance import (
     DISTANCES,
     cityblock,
@@ -19,11 +20,13 @@ __all__ = [
     "cityblock",
     "class_affinity",
     "coefficient_affinity",
+    "collaboration",
     "correlation",
     "cosine",
     "euclidean",
     "hard_assignment",
     "mask_noise",
+    "printed_collaboration",
     "reconstruction_loss",
     "relu_closeness",
     "self_expression",

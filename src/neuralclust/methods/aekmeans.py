@@ -16,8 +16,7 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from neuralclust.base import NeuralClusterer
-from neuralclust.data import Source, consecutive
-from neuralclust.fitting import TILE
+from neuralclust.data import Source
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, CentroidLayer, ClusterModule, ConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
@@ -180,11 +179,10 @@ class AEKMeans(NeuralClusterer):
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         return []
 
-    @torch.no_grad()
     def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
-        module.eval().head.counts.zero_()
-        for _, x in source.batches(consecutive(len(source), TILE)):
-            module.head.count_(module.encode(module.prepare(x.to(device))))
+        module.head.counts.zero_()
+        for z in self._all_codes(module, source, device):
+            module.head.count_(z)
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> RunningMeans:
         return RunningMeans()

@@ -17,8 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from neuralclust.base import NeuralClusterer
-from neuralclust.data import Source, consecutive
-from neuralclust.fitting import TILE
+from neuralclust.data import Source
 from neuralclust.functional import DISTANCES, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, InvarianceLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
@@ -258,10 +257,8 @@ class DCSAI(NeuralClusterer):
     @torch.no_grad()
     def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
         """The frequencies of all rows."""
-        module.eval()
         total = torch.zeros_like(module.head.frequency, dtype=torch.float64)
-        for _, x in source.batches(consecutive(len(source), TILE)):
-            z = module.encode(module.prepare(x.to(device)))
+        for z in self._all_codes(module, source, device):
             total += torch.stack([q.sum(dim=0) for q in module.head.closeness(z)])
         module.head.frequency.copy_(total / len(source))
 
@@ -278,12 +275,6 @@ class DCSAI(NeuralClusterer):
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         return self._terms(module, x, module.encode(x))
-
-    def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        with torch.no_grad():
-            z = module.encode(x)
-        clu = module.head.loss(z)
-        return {"loss": clu, "clu": clu}
 
     def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
         return make_optimizer("adam", weights, weight_decay=self.weight_decay)

@@ -223,12 +223,6 @@ class KMeansNet(NeuralClusterer):
         clu = module.head.loss(z)
         return {"loss": rec + self._value("clustering_weight") * clu, "rec": rec, "clu": clu}
 
-    def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        with torch.no_grad():
-            z = module.encode(x)
-        clu = module.head.loss(z)
-        return {"loss": clu, "clu": clu}
-
     def _layer_optimizer(self, module: ClusterModule, recipe: SimpleNamespace) -> torch.optim.Optimizer:
         """Of W and b. The repaired variant counts steps in units of the centres, so that ``alpha`` cancels.
 

@@ -1,4 +1,4 @@
-"""NCSC: a self-expressive affinity and a classifier's affinity teach each other; no spectral clustering.
+"""NCSC: a self-expressive affinity teaches a classifier, which gives the clusters; no spectral clustering of all rows.
 
 For the rows of a batch, A_s says who helps to express whom and A_c who has the same class probabilities. Pairs that A_s
 is sure of become positives for the classifier, pairs that it is sure to be unrelated become negatives.
@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from neuralclust.augment import AUGMENTATIONS
 from neuralclust.base import NeuralClusterer
-from neuralclust.data import Rows, Source, consecutive
+from neuralclust.data import Rows, Source
 from neuralclust.fitting import TILE, finite_codes, usual_batch
 from neuralclust.functional import (
     class_affinity,
     coefficient_affinity,
+    collaboration,
+    printed_collaboration,
     reconstruction_loss,
     squared_euclidean,
     unit_norm,
@@ -45,8 +47,6 @@ from neuralclust.nn import (
 )
 from neuralclust.training import LabelChanges, Terms, Trainer, Update, cosine_rate, make_optimizer, map_rows, trainable
 
-_EPS = 1e-6
-_UNRELATED = 0.05  # A_s of a pair that may be a negative
 _WARM_STEPS = 200
 _FEATURES_RIDGE = 0.01  # for features as they are, which keep their mean
 _COLLAPSING = 0.8  # of the effective number of clusters at the start
@@ -177,7 +177,7 @@ class NCSC(NeuralClusterer):
         },
         "paper": {
             "max_epochs": 50, "pretrain_epochs": 60, "batch_size": 5000, "lr": 1e-5, "lr_classifier": 1e-3, "u": 0.1,
-            "ridge": 0.2, "normalize": False, "pretrain_tol": 1e-3,
+            "l": 0.9, "ridge": 0.2, "normalize": False, "pretrain_tol": 1e-3,
         },
     }  # fmt: skip
 
@@ -331,12 +331,11 @@ class NCSC(NeuralClusterer):
 
         return source, torch.from_numpy(map_rows(module, nearest, source, tile=TILE, device=trainer.device))
 
-    @torch.no_grad()
     def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
         """Mean codes of the clusters."""
-        module.eval().head.init_(torch.zeros_like(module.head.centers))
-        for _, x in source.batches(consecutive(len(source), TILE)):
-            module.head.update_(module.encode(module.prepare(x.to(device))))
+        module.head.init_(torch.zeros_like(module.head.centers))
+        for z in self._all_codes(module, source, device):
+            module.head.update_(z)
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """A class that no row wants is not refilled: no centre could be moved to bring it back."""
@@ -357,46 +356,12 @@ class NCSC(NeuralClusterer):
         ridge = _FEATURES_RIDGE if self.ridge is None and not network else self._value("ridge")
         return coefficient_affinity(SelfExpression(ridge=ridge, relative=True)(z), signed=network)
 
-    def _collaboration(self, a_s: Tensor, p: Tensor, p_view: Tensor, balance_weight: float) -> Terms:
-        """Positives and negatives for the classifier, means over their pairs, and the balance of the classes.
-
-        A_c compares rows with views of rows, if there are any: then a row's own view is one of its positives.
-        """
-        compared = torch.ones_like(a_s, dtype=torch.bool)
-        if p_view is p:
-            compared.fill_diagonal_(False)
-        a_c = class_affinity(p, p_view)
-        with torch.no_grad():
-            positive = (torch.minimum(a_s, a_s.T) > self._value("u")) & compared
-            negative = (a_s < _UNRELATED) & (a_c < self._value("l")) & compared
-        mean = (p + p_view).mean(dim=0) / 2
-        balance = (mean * mean.clamp_min(_EPS).log()).sum()  # minus the entropy
-        chosen = a_c[positive]  # few pairs: no matrix of their logarithms
-        pull = -chosen.clamp_min(_EPS).log().sum() / max(len(chosen), 1)
-        push = -_mean(torch.log1p(-a_c.clamp_max(1 - _EPS)), negative)
-        with torch.no_grad():
-            shown = self._shown(p, positive, negative)
-        return {"clu": pull + push + balance_weight * balance, **shown}
-
-    @staticmethod
-    def _shown(p: Tensor, positive: Tensor, negative: Tensor) -> Terms:
-        """What tells, without labels, whether it goes well."""
-        labels, mean = p.argmax(dim=1), p.mean(dim=0)
-        first, second = positive.nonzero(as_tuple=True)
-        return {
-            "positives": positive.sum() / len(p),
-            "agreed": (labels[first] == labels[second]).sum() / max(len(first), 1),
-            "negatives": negative.float().mean(),
-            "balance": (-torch.xlogy(mean, mean).sum()).exp() / p.shape[1],
-        }
-
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         if self.variant == "repaired":
             return self._repaired(module, x)[1]
-        z, c, terms = self._subspace(module, x)
-        collaboration = self._printed_collaboration(module, z, c, self.l or 0.9)
+        z, a_s, terms = self._subspace(module, x)
         weight = 1.0 if self.clustering_weight is None else self.clustering_weight
-        return {**terms, **collaboration, "loss": terms["subspace"] + weight * collaboration["clu"]}
+        return self._whole(terms, self._printed(module, z, a_s, self._value("l")), weight)
 
     def _repaired(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
         """Class probabilities and the terms of the loss."""
@@ -404,12 +369,16 @@ class NCSC(NeuralClusterer):
         z = module.encode(x)
         z_view = z if view is x else module.encode(view)
         p = module.head.logits(z).softmax(dim=1)
-        p_view = p if view is x else module.head.logits(z_view).softmax(dim=1)
-        with torch.no_grad():
-            a_s = self._self_expressive(z)
-        terms = self._collaboration(a_s, p, p_view, self.balance_weight)
+        p_view = None if view is x else module.head.logits(z_view).softmax(dim=1)
+        terms = self._collaboration(z, p, p_view, self.balance_weight)
         rec = reconstruction_loss(view, module.decode(z_view))
         return p, {"loss": rec + self._value("clustering_weight") * terms["clu"], "rec": rec, **terms}
+
+    def _collaboration(self, z: Tensor, p: Tensor, p_view: Tensor | None, balance_weight: float) -> Terms:
+        with torch.no_grad():
+            a_s = self._self_expressive(z)
+        u, least = self._value("u"), self._value("l")
+        return collaboration(a_s, p, p_view, u=u, l=least, balance_weight=balance_weight)
 
     def _evaluation(self, source: Source) -> tuple[Source, int]:
         """Batches as in training: who is in a batch with whom decides the loss, and rows may come sorted."""
@@ -417,25 +386,22 @@ class NCSC(NeuralClusterer):
         return Rows(source, order), self._recipe(len(source)).batch_size
 
     def _subspace(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Tensor, Terms]:
-        """Codes, coefficients and Eq. 9 per row."""
+        """Codes, A_s and Eq. 9 per row."""
         z = module.encode(x)
         layer = SelfExpression(ridge=self._value("ridge"))
         c = layer(z)
         rec = reconstruction_loss(x, module.decode(z))
         subspace = layer.loss(z, c) / layer.ridge + 0.5 * rec * x[0].numel()
-        return z, c, {"loss": subspace, "rec": rec, "subspace": subspace}
+        return z, coefficient_affinity(c), {"loss": subspace, "rec": rec, "subspace": subspace}
 
-    def _printed_collaboration(self, module: ClusterModule, z: Tensor, c: Tensor, l: float) -> Terms:  # noqa: E741
-        """Eq. 5 in its soft form, per pair, with the minus that Eq. 6 and 7 leave out."""
-        others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-        p = module.head.logits(z).softmax(dim=1)
-        a_s, a_c = coefficient_affinity(c), class_affinity(p)
-        positive, negative = (a_s > self._value("u")) & others, (a_c < l) & others
-        pull = -_mean(a_s * a_c.clamp_min(_EPS).log(), positive)
-        push = -_mean((1 - a_c) * (1 - a_s).clamp_min(_EPS).log(), negative)
-        with torch.no_grad():
-            shown = self._shown(p, positive, negative)
-        return {"clu": pull + push, **shown}
+    def _printed(self, module: ClusterModule, z: Tensor, a_s: Tensor, least: float) -> Terms:
+        """Eq. 5."""
+        return printed_collaboration(a_s, module.head.logits(z).softmax(dim=1), u=self._value("u"), l=least)
+
+    @staticmethod
+    def _whole(subspace: Terms, collaboration: Terms, weight: float) -> Terms:
+        """Eq. 8."""
+        return {**subspace, **collaboration, "loss": subspace["subspace"] + weight * collaboration["clu"]}
 
     # -- updates ----------------------------------------------------------------------------------------------
 
@@ -459,40 +425,43 @@ class NCSC(NeuralClusterer):
 
         if self.variant == "repaired":
             return [Update(whole, classifier, *autoencoder, rate=cosine_rate)]
-        state = SimpleNamespace(seen=0, weight=self.clustering_weight)
-        epoch = recipe.n_samples - recipe.n_samples % recipe.batch_size  # rows that a pass sees
+        return self._printed_updates(recipe, changes, classifier, *autoencoder)
 
-        def least() -> float:
-            """l: 0.7 in the first epoch."""
-            return self.l or (0.7 if state.seen < epoch else 0.9)
+    def _printed_updates(
+        self,
+        recipe: SimpleNamespace,
+        changes: LabelChanges,
+        classifier: torch.optim.Optimizer,
+        *autoencoder: torch.optim.Optimizer,
+    ) -> list[Update]:
+        """On every batch Eq. 9 for the autoencoder, Eq. 5 for the classifier, then Eq. 8 for both."""
+        seen, weight = 0, self.clustering_weight
+        epoch = recipe.n_samples - recipe.n_samples % recipe.batch_size  # rows that a pass sees
 
         def subspace(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             return self._subspace(module, x)[2]
 
         def classify(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            nonlocal seen
             with torch.no_grad():
-                z, c, _ = self._subspace(module, x)
-            terms = self._printed_collaboration(module, z, c, least())
-            if not autoencoder:
-                state.seen += len(x)
-            changed = changes(module.head.predict(z), index)
-            return {"loss": terms["clu"], **terms, "changed": changed}
+                z = module.encode(x)
+                a_s = self._self_expressive(z)
+            terms = self._printed(module, z, a_s, self.l or (0.7 if seen < epoch else 0.9))
+            seen += len(x)
+            return {"loss": terms["clu"], **terms, "changed": changes(module.head.predict(z), index)}
 
         def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            z, c, terms = self._subspace(module, x)
-            clu = self._printed_collaboration(module, z, c, least())["clu"]
-            state.seen += len(x)
-            if state.weight is None:
-                state.weight = float(terms["subspace"].detach() / clu.detach().clamp_min(_EPS))
-            return {**terms, "clu": clu, "loss": terms["subspace"] + state.weight * clu}
+            nonlocal weight
+            z, a_s, terms = self._subspace(module, x)
+            pairs = self._printed(module, z, a_s, self.l or (0.7 if seen <= epoch else 0.9))
+            if weight is None:
+                weight = float(terms["subspace"].detach() / pairs["clu"].detach().clamp_min(1e-6))
+            return self._whole(terms, pairs, weight)
 
+        alone = [Update(classify, classifier)]
         if not autoencoder:
-            return [Update(classify, classifier)]
-        return [
-            Update(subspace, *autoencoder),
-            Update(classify, classifier),
-            Update(everything, classifier, *autoencoder),
-        ]
+            return alone
+        return [Update(subspace, *autoencoder), *alone, Update(everything, classifier, *autoencoder)]
 
     def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
         if "balance" in rows[-1]:
@@ -512,14 +481,11 @@ class NCSC(NeuralClusterer):
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             with torch.no_grad():
                 z = module.encode(x)
-                c = SelfExpression(ridge=self._value("ridge"))(z) if self.variant == "paper" else None
-            if c is not None:
-                return {"loss": self._printed_collaboration(module, z, c, self.l or 0.9)["clu"]}
-            a_s = self._self_expressive(z)
+            if self.variant == "paper":
+                return {"loss": self._printed(module, z, self._self_expressive(z), self._value("l"))["clu"]}
             # no balance: the next rows of a stream may well be of one cluster
             p = module.head.logits(z).softmax(dim=1)
-            terms = self._collaboration(a_s, p, p, 0.0)
-            return {"loss": terms["clu"]}
+            return {"loss": self._collaboration(z, p, None, 0.0)["clu"]}
 
         return _StreamUpdate(loss, self._optimizers(module, recipe)[0])
 
@@ -561,8 +527,3 @@ class _StreamUpdate(Update):
         with torch.no_grad():
             module.head.update_(module.encode(x))
         return terms
-
-
-def _mean(values: Tensor, pairs: Tensor) -> Tensor:
-    """Mean over the chosen pairs; 0 if there are none."""
-    return (values * pairs).sum() / pairs.sum().clamp_min(1)
