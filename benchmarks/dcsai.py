@@ -9,6 +9,9 @@ import json
 import time
 import warnings
 from pathlib import Path
+from statistics import mean
+
+from common import cell, scores
 
 VARIANTS = {"HOMO": "euclidean", "HOE": "cosine", "HOT": "correlation", "HIT": "cityblock"}
 # Published ACC / NMI / ARI, Tables III-V.
@@ -26,13 +29,6 @@ PUBLISHED = {
         "HOT": (35.87, 13.72, 11.47), "HIT": (35.07, 13.85, 10.92),
     },
 }  # fmt: skip
-
-
-def scores(y, labels) -> dict:
-    from neuralclust import metrics
-
-    found = metrics.evaluate(y, labels)
-    return {name: found[name] for name in ("acc", "nmi", "ari")}
 
 
 def pretrained(data, seed: int, **settings):
@@ -140,11 +136,6 @@ def tasks() -> dict[str, tuple]:
 
 def table(runs: dict[str, list[dict]]) -> list[str]:
     """Markdown lines from the rows of the comparisons."""
-    from statistics import mean, stdev
-
-    def cell(values):
-        spread = stdev(values) if len(values) > 1 else 0.0
-        return f"{100 * mean(values):.1f} ± {100 * spread:.1f}"
 
     lines = [
         "## DCSAI",

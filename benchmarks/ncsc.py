@@ -5,27 +5,18 @@ from __future__ import annotations
 import resource
 import time
 import warnings
-from statistics import mean, stdev
+from statistics import mean
+
+from common import cell, load, scores
 
 # Published ACC / NMI / ARI, Tables 1 and 2.
 PUBLISHED = {"mnist": (94.09, 86.12, 87.52), "fashion_mnist": (72.14, 68.60, 59.17)}
 PROXIES = ("positives", "agreed", "negatives", "balance")
 
 
-def load(dataset: str):
-    from neuralclust import datasets
-
-    data = datasets.load(dataset)
-    return (data.images if "images" in data else data.data), data.target, len(data.target_names)
-
-
 def fit(dataset: str, seed: int, **params) -> dict:
     """Scores of the start (k-means on the bottleneck, as the classifier learns it) and of the end."""
-    from neuralclust import NCSC, metrics
-
-    def scores(labels) -> dict:
-        found = metrics.evaluate(y, labels)
-        return {name: found[name] for name in ("acc", "nmi", "ari")}
+    from neuralclust import NCSC
 
     X, y, k = load(dataset)
     joint = {name: params.pop(name) for name in ("max_epochs", "batch_size") if name in params}
@@ -39,8 +30,8 @@ def fit(dataset: str, seed: int, **params) -> dict:
         model = NCSC(k, random_state=seed, **params, **joint).fit(X)
     rows = model.history_
     return {
-        "start": scores(start.labels_),
-        **scores(model.labels_),
+        "start": scores(y, start.labels_),
+        **scores(y, model.labels_),
         "seconds": time.perf_counter() - begin,
         "pretraining_s": pretraining,
         "epochs": model.n_iter_,
@@ -60,7 +51,6 @@ def scaling(n: int, batch_size: int, seed: int) -> dict:
     settings = {"random_state": seed, "batch_size": batch_size}
     net = NCSC(k, pretrain_epochs=1, max_epochs=0, **settings).fit(X[:2000]).module_.autoencoder
     seconds = []
-
     model = NCSC(k, encoder=net, pretrain_epochs=0, init="spectral", tol=0.0, **settings)
     for epochs in (0, 1):
         begin = time.perf_counter()
@@ -90,10 +80,6 @@ def tasks() -> dict[str, tuple]:
 
 def table(runs: dict[str, list[dict]]) -> list[str]:
     """Markdown lines from the rows."""
-
-    def cell(values):
-        spread = stdev(values) if len(values) > 1 else 0.0
-        return f"{100 * mean(values):.1f} ± {100 * spread:.1f}"
 
     lines = [
         "## NCSC",

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import dcsai
 import ncsc
+import sscnet
+from common import cell, scores
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results.jsonl", HERE / "README.md"
@@ -35,7 +37,7 @@ MNIST_EPOCHS = {"pretrain_epochs": 40, "max_epochs": 40}
 
 def accuracy(dataset: str, method: str, seed: int, **params) -> dict:
     """Fit on all rows, score the labels of the last epoch."""
-    from neuralclust import datasets, metrics, registry
+    from neuralclust import datasets, registry
 
     data = datasets.load(dataset)
     k = len(data.target_names)
@@ -49,9 +51,8 @@ def accuracy(dataset: str, method: str, seed: int, **params) -> dict:
         warnings.simplefilter("ignore")
         labels = estimator.fit_predict(data.data)
     seconds = time.perf_counter() - start
-    scores = {name: metrics.evaluate(data.target, labels)[name] for name in ("acc", "nmi", "ari")}
     loss = getattr(estimator, "loss_", getattr(estimator, "inertia_", None))
-    return {**scores, "loss": loss, "seconds": seconds}
+    return {**scores(data.target, labels), "loss": loss, "seconds": seconds}
 
 
 # -- engine ---------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def tasks() -> dict[str, tuple]:
     for n in (1_000, 70_000):
         found[f"inference / {n} x 784"] = (inference, {"n": n}, [0])
     found["help"] = (command_line, {}, [0])
-    for method in ("KMeans", "AEKMeans", "KMeansNet", "TELL", "DCSAI", "NCSC"):
+    for method in ("KMeans", "AEKMeans", "KMeansNet", "TELL", "DCSAI", "NCSC", "SSCNet"):
         found[f"accuracy / digits / {method}"] = (
             accuracy,
             {"dataset": "digits", "method": method},
@@ -206,7 +207,7 @@ def tasks() -> dict[str, tuple]:
     for method, seeds in (("TELL", 3), ("AEKMeans", 3), ("KMeansNet", 3), ("KMeans", 3)):
         arguments = {"dataset": "mnist", "method": method, **MNIST_EPOCHS}
         found[f"accuracy / mnist / {method}"] = (accuracy, arguments, range(seeds))
-    return found | dcsai.tasks() | ncsc.tasks()
+    return found | dcsai.tasks() | ncsc.tasks() | sscnet.tasks()
 
 
 def run(only: str) -> None:
@@ -243,15 +244,21 @@ def rows() -> list[dict]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
+def by_task() -> dict[str, list[dict]]:
+    """Rows of each task, in the order of the tasks and of their seeds."""
+    found: dict[str, list[dict]] = {}
+    order = list(tasks())
+    for row in sorted(rows(), key=lambda row: (order.index(row["task"]), row["seed"])):
+        found.setdefault(row["task"], []).append(row)
+    return found
+
+
 # -- table ----------------------------------------------------------------------------------------------------
 
 
 def table() -> str:
     """benchmarks/README.md from the rows."""
-    found: dict[str, list[dict]] = {}
-    order = list(tasks())
-    for row in sorted(rows(), key=lambda row: (order.index(row["task"]), row["seed"])):
-        found.setdefault(row["task"], []).append(row)
+    found = by_task()
     lines = [
         "# Benchmarks",
         "",
@@ -272,17 +279,13 @@ def table() -> str:
             continue
         _, dataset, method = task.split(" / ")
 
-        def cell(name, scale=100.0, runs=runs):
-            values = [scale * row[name] for row in runs]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            return f"{statistics.mean(values):.1f} ± {spread:.1f}"
-
+        three = [cell([row[name] for row in runs]) for name in ("acc", "nmi", "ari")]
         best = min(runs, key=lambda row: row["loss"])
         lines.append(
-            f"| {dataset} | {method} | {len(runs)} | {cell('acc')} | {cell('nmi')} | {cell('ari')} | "
+            f"| {dataset} | {method} | {len(runs)} | {' | '.join(three)} | "
             f"{statistics.mean(row['seconds'] for row in runs):.0f} | {100 * best['acc']:.1f} |"
         )
-    lines += ["", *dcsai.table(found), "", *ncsc.table(found)]
+    lines += ["", *dcsai.table(found), "", *ncsc.table(found), "", *sscnet.table(found)]
     lines += [
         "",
         "## Engine",
@@ -343,4 +346,6 @@ if __name__ == "__main__":
         if not options.table:
             run(options.only)
         TABLE.write_text(table())
-        dcsai.pictures(RESULTS, HERE.parent / "docs" / "images")
+        images = HERE.parent / "docs" / "images"
+        dcsai.pictures(RESULTS, images)
+        sscnet.picture(by_task(), images)

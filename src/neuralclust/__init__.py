@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neuralclust.methods.dcsai import DCSAI
     from neuralclust.methods.kmeansnet import KMeansNet
     from neuralclust.methods.ncsc import NCSC
+    from neuralclust.methods.sscnet import SSCNet
     from neuralclust.methods.tell import TELL
 
 _MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry")
@@ -26,6 +27,7 @@ _OBJECTS = {
     "DCSAI": "neuralclust.methods.dcsai",
     "KMeansNet": "neuralclust.methods.kmeansnet",
     "NCSC": "neuralclust.methods.ncsc",
+    "SSCNet": "neuralclust.methods.sscnet",
     "TELL": "neuralclust.methods.tell",
     "load": "neuralclust.io",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "TELL",
     "AEKMeans",
     "KMeansNet",
+    "SSCNet",
     "callbacks",
     "datasets",
     "functional",

@@ -87,11 +87,14 @@ class FitProcedure(BaseEstimator):
             return 0 < recipe.tol >= rows[-1]["changed"]
         return settled(rows, recipe.pretrain_tol)
 
+    def _initialize(self, module: ClusterModule, source: Source, trainer: Trainer) -> None:
+        """What a new network takes from the data before it learns."""
+
     def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
         """Of the autoencoder alone."""
         return make_optimizer(recipe.optimizer, weights, recipe.lr)
 
-    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+    def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         """What the cluster layer keeps of all rows, once it is trained."""
 
     def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
@@ -120,7 +123,9 @@ class FitProcedure(BaseEstimator):
         recipe = self._recipe(len(source))
         device = resolve_device(self.device)
         low, high = value_range(source)
-        if self.encoder is None and recipe.normalize:  # directions count: scale, but do not shift
+        if recipe.keep_origin and (
+            recipe.normalize or low <= 0
+        ):  # rows far from the origin need a shift to be told apart
             low, high = 0.0, max(-low, high)
         self.history_: list[dict[str, Any]] = []
         self.__dict__.pop("_online", None)
@@ -138,7 +143,7 @@ class FitProcedure(BaseEstimator):
                 precision = resolve_precision(self.precision, device, module.autoencoder)
                 trainer = Trainer(recipe.batch_size, device, precision, generator)
                 n_iter = self._train(module, source, trainer, recipe, report, run, seed)
-                self._summarize(module, source, device)
+                self._summarize(module, source, recipe, device)
                 loss = self._mean_loss(module, source, device)
             if best is None or _smaller(loss, best[0]):
                 best = loss, module, n_iter, seed
@@ -180,6 +185,7 @@ class FitProcedure(BaseEstimator):
                 )
             return len(rows)
 
+        self._initialize(module, source, trainer)
         weights = trainable(module.autoencoder)
         n_iter = 0
         if weights:
@@ -255,7 +261,7 @@ class FitProcedure(BaseEstimator):
         centers, changed = split_clusters(z.numpy(), predict, old.cpu().numpy(), seed)
         place(centers)
         if changed:
-            self._summarize(module, source, device)
+            self._summarize(module, source, self._recipe(len(source)), device)
             self.labels_ = self._predict(source)
             self.loss_ = self._mean_loss(module, source, device)
             warnings.warn(
@@ -302,6 +308,8 @@ class FitProcedure(BaseEstimator):
         values = {name: self._value(name) for name in names}
         if values["batch_size"] is None:
             values["batch_size"] = usual_batch(n_samples)
+        # Scale without a shift where directions from the origin count.
+        values.setdefault("keep_origin", self.encoder is None and values["normalize"])
         values.setdefault("pretrain_batch_size", values["batch_size"])
         values.setdefault("pretrain_tol", values["tol"])
         values["n_samples"] = n_samples

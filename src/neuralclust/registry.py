@@ -43,6 +43,7 @@ METHODS = {
     ),
     "DCSAI": Method("neuralclust.methods.dcsai:DCSAI", "Deep Clustering With Sample-Assignment Invariance Prior", 2020),
     "NCSC": Method("neuralclust.methods.ncsc:NCSC", "Neural Collaborative Subspace Clustering", 2019),
+    "SSCNet": Method("neuralclust.methods.sscnet:SSCNet", "SSCNet: learning-based subspace clustering", 2024),
     "AEKMeans": Method(
         "neuralclust.methods.aekmeans:AEKMeans", "autoencoder, then k-means: every paper's ablation", 2006
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -106,6 +107,17 @@ class Update:
         return terms
 
 
+class RunningMeans(Update):
+    """A step of a classifier on a stream; the rows then join the mean codes of their clusters."""
+
+    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        """One optimiser step, and the means."""
+        terms = super().step(module, x, index)
+        with torch.no_grad():
+            module.head.update_(module.encode(x))
+        return terms
+
+
 @dataclass
 class Trainer:
     """Runs stages of updates over a source of rows.
@@ -171,6 +183,7 @@ class Trainer:
             for epoch in range(epochs):
                 module.train()
                 totals: dict[str, Any] = {}
+                counts: Counter[str] = Counter()  # a term that only some updates have is a mean over their batches
                 order = self._shuffled(len(source))
                 for index, x in source.batches(order):
                     x = prepare(x.to(self.device, non_blocking=True))
@@ -181,9 +194,10 @@ class Trainer:
                     for update in now:
                         update.set_progress((batch - 1) / (epochs * len(order)))
                         terms |= update.step(module, x, index)  # of a term that several have, the last is reported
+                    counts.update(terms.keys())
                     for name, value in terms.items():
                         totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
-                row = {"stage": stage, "epoch": epoch, **{k: float(v) / len(order) for k, v in totals.items()}}
+                row = {"stage": stage, "epoch": epoch, **{k: float(v) / counts[k] for k, v in totals.items()}}
                 rows.append(row)
                 stop = on_epoch is not None and on_epoch(row)
                 if stop or not math.isfinite(row["loss"]):

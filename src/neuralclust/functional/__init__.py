@@ -12,11 +12,21 @@ from neuralclust.functional.distance import (
     squared_euclidean,
     unit_norm,
 )
+from neuralclust.functional.graph import captured_fraction, knn_graph, laplacian, nearest_neighbors
 from neuralclust.functional.losses import assignment_divergence, mask_noise, reconstruction_loss
+from neuralclust.functional.sparse import (
+    adaptive_weights,
+    linearised_admm,
+    shrink_rows,
+    soft_threshold,
+    sparse_objective,
+)
 
 __all__ = [
     "DISTANCES",
+    "adaptive_weights",
     "assignment_divergence",
+    "captured_fraction",
     "cityblock",
     "class_affinity",
     "coefficient_affinity",
@@ -25,12 +35,19 @@ __all__ = [
     "cosine",
     "euclidean",
     "hard_assignment",
+    "knn_graph",
+    "laplacian",
+    "linearised_admm",
     "mask_noise",
+    "nearest_neighbors",
     "printed_collaboration",
     "reconstruction_loss",
     "relu_closeness",
     "self_expression",
     "sharpen",
+    "shrink_rows",
+    "soft_threshold",
+    "sparse_objective",
     "squared_euclidean",
     "student_closeness",
     "unit_norm",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def unit_norm(z: Tensor) -> Tensor:
-    """Rows scaled to unit length, however small or large; rows of zeros stay zero.
+    """Rows scaled to unit length, however small or large; rows of zeros stay zero, without a gradient.
 
     Parameters
     ----------
@@ -30,7 +30,8 @@ def unit_norm(z: Tensor) -> Tensor:
             [0.6000, 0.8000]])
     """
     largest = z.detach().abs().amax(dim=1, keepdim=True)  # its square would not fit into a float32
-    return F.normalize(z / largest.clamp_min(torch.finfo(z.dtype).tiny), dim=1)
+    some = largest != 0  # NaN is passed on
+    return torch.where(some, F.normalize(z / torch.where(some, largest, 1), dim=1), 0)
 
 
 def squared_euclidean(z: Tensor, c: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ class AEKMeans(NeuralClusterer):
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         return []
 
-    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+    def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         module.head.counts.zero_()
         for z in self._all_codes(module, source, device):
             module.head.count_(z)

@@ -255,7 +255,7 @@ class DCSAI(NeuralClusterer):
         return z
 
     @torch.no_grad()
-    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+    def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         """The frequencies of all rows."""
         total = torch.zeros_like(module.head.frequency, dtype=torch.float64)
         for z in self._all_codes(module, source, device):

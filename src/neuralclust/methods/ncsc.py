@@ -45,7 +45,17 @@ from neuralclust.nn import (
     StrideConvAutoencoder,
     WideAutoencoder,
 )
-from neuralclust.training import LabelChanges, Terms, Trainer, Update, cosine_rate, make_optimizer, map_rows, trainable
+from neuralclust.training import (
+    LabelChanges,
+    RunningMeans,
+    Terms,
+    Trainer,
+    Update,
+    cosine_rate,
+    make_optimizer,
+    map_rows,
+    trainable,
+)
 
 _WARM_STEPS = 200
 _FEATURES_RIDGE = 0.01  # for features as they are, which keep their mean
@@ -331,7 +341,7 @@ class NCSC(NeuralClusterer):
 
         return source, torch.from_numpy(map_rows(module, nearest, source, tile=TILE, device=trainer.device))
 
-    def _summarize(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+    def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         """Mean codes of the clusters."""
         module.head.init_(torch.zeros_like(module.head.centers))
         for z in self._all_codes(module, source, device):
@@ -477,7 +487,7 @@ class NCSC(NeuralClusterer):
                 )
         return super()._stop(rows, recipe)
 
-    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> _StreamUpdate:
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             with torch.no_grad():
                 z = module.encode(x)
@@ -487,7 +497,7 @@ class NCSC(NeuralClusterer):
             p = module.head.logits(z).softmax(dim=1)
             return {"loss": self._collaboration(z, p, None, 0.0)["clu"]}
 
-        return _StreamUpdate(loss, self._optimizers(module, recipe)[0])
+        return RunningMeans(loss, self._optimizers(module, recipe)[0])
 
     # -- for looking at ---------------------------------------------------------------------------------------
 
@@ -517,13 +527,3 @@ class NCSC(NeuralClusterer):
         z = torch.from_numpy(self.transform(X))
         p = torch.from_numpy(self.predict_proba(X))
         return Bunch(self_expressive=self._self_expressive(z).numpy(), classifier=class_affinity(p).numpy())
-
-
-class _StreamUpdate(Update):
-    """A step of the classifier; the rows then join the means of their clusters."""
-
-    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        terms = super().step(module, x, index)
-        with torch.no_grad():
-            module.head.update_(module.encode(x))
-        return terms

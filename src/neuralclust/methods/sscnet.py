@@ -1,0 +1,447 @@
+"""SSCNet: sparse subspace clustering as one network: unrolled L-ADMM, eigenvector layers, self-supervised k-means."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+
+from neuralclust.base import NeuralClusterer
+from neuralclust.data import Rows, Source
+from neuralclust.fitting import TILE, finite_codes
+from neuralclust.functional import adaptive_weights, knn_graph, laplacian, squared_euclidean
+from neuralclust.functional.graph import multiply
+from neuralclust.kmeans import fit_kmeans
+from neuralclust.nn import DLADMM, Autoencoder, ClusterModule, Features, SpectralLayer
+from neuralclust.nn.eigen import random_orthonormal
+from neuralclust.spectral import spectral_partition
+from neuralclust.training import (
+    LabelChanges,
+    Loss,
+    RunningMeans,
+    Terms,
+    Trainer,
+    Update,
+    cosine_rate,
+    make_optimizer,
+    map_rows,
+    trainable,
+)
+
+_TINY = 1e-12
+
+
+class SSCNet(NeuralClusterer):
+    """Sparse subspace clustering network.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters.
+    encoder : {"mlp", "conv", "linear"}, nn.Module or None, default="mlp"
+        Dictionary maps of the unrolled L-ADMM: fully connected, three convolutions (the paper's; images only), or
+        matrices; the user's own encoder (a decoder is added) or :class:`~neuralclust.nn.Autoencoder` (a copy is
+        trained) instead of it; or the features as they are, which leaves spectral clustering by anchors.
+    embed_dim : int, default=500
+        Length of a code ("mlp" and "linear"); it should be above the number of features for a sparse code.
+    hidden_layer_sizes : sequence of int, default=(500,)
+        Hidden layers of "mlp".
+    n_blocks : int, default=4
+        Blocks after the first code. 0 is a plain autoencoder, the paper's ablation.
+    n_init : int, default=1
+        Runs with different seeds; the one with the smallest loss is kept.
+    init : {"spectral", "k-means", "k-means++", "random"} or ndarray, default="spectral"
+        First clusters of the anchors: the spectral partition of their graph with the smallest normalised cut; or of
+        k-means on the codes, of its seeding, of random rows, of given centres in the space of the codes.
+    max_epochs : int, default=None
+        Epochs of joint training at most. None: 20 (repaired), 100 (paper, whose figure shows that many).
+    pretrain_epochs : int, default=None
+        Epochs on the sparse coding loss alone before. None: 20 (repaired), 0 (paper).
+    batch_size : int, default=None
+        Rows in a step. None: 256 (the paper's) or fewer.
+    lr : float, default=None
+        Learning rate of joint training. None: 1e-4 (repaired), 3e-4 (paper). Pretraining has 1e-3.
+    optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
+        None: "adam" (repaired), "sgd" (paper).
+    tol : float, default=1e-3
+        Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never.
+        Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
+    variant : {"repaired", "paper"}, default="repaired"
+        The form that works, or the published one. See Notes.
+    n_neighbors : int, default=None
+        Neighbours of a row in the graph; the paper has 3 to 6. None: 4 (repaired), 5 (paper).
+    bandwidth : float, default=None
+        Of the graph's weights, in units of the median squared distance between neighbours. None: 0.5 (repaired), 1
+        (paper).
+    n_anchors : int, default=None
+        Training rows that carry the embedding, kept with the model. None: 10,000 (repaired), 256 (paper, at most a
+        batch).
+    n_layers : int, default=4
+        Eigenvector layers.
+    sparsity : float, default=None
+        lambda, the weight of ``|Z|_1``. None: 0.5 (repaired, where both terms are means), 0.15 (paper).
+    eigen_weight, clustering_weight : float, default=0.15
+        c_1 and c_2: weights of ``tr(Y^T L Y)`` and of the classifier's cross-entropy.
+    device : str or torch.device, default="auto"
+        Where to compute; "auto" takes a GPU if there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the unrolled network while training. Graphs, eigenvectors and inference are float32.
+    random_state : int, RandomState or None, default=None
+        Seed. The global random states are never touched.
+
+    Attributes
+    ----------
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of every training row, as ``predict`` gives it.
+    cluster_centers_ : ndarray of shape (n_clusters, code length)
+        Mean code of each cluster.
+    history_ : list of dict
+        A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` (mean length of the residual of a row, per
+        root of a feature), ``sparse`` (mean absolute code); in joint training also ``eigen``, ``clu``, and ``changed``,
+        the share of rows in another cluster than in the epoch before.
+    loss_ : float
+        Loss of the training rows under the final model.
+    n_iter_ : int
+        Epochs of the last stage.
+    n_features_in_ : int
+        Features of a row.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names, if ``X`` was a data frame.
+    module_ : neuralclust.nn.ClusterModule
+        The network.
+
+    Notes
+    -----
+    ``predict`` embeds a row by its nearest anchors, with the weights it would have in their graph, and asks the
+    classifier. Anchors are rows of the training data, kept with the model, so a row has the same cluster whatever rows
+    come with it, and the cost is linear in the rows.
+
+    What is repaired. As printed, the loss (Eq. 12) contains outputs of the network alone: with large thresholds codes
+    and noise are 0, the loss is 0, and nothing is learned; here it is the residual ``X - A1(Z)`` that counts. A step of
+    0.01 for the eigenvector layers from a random start leaves the embedding random; here they start from the anchors'
+    eigenvectors, with steps of 0.5 on the normalised Laplacian. Batches are tied together by the anchors, pseudo-labels
+    by persistent centres, and codes are compared by their direction. ``variant="paper"`` has none of this: Eq. 12, Eq.
+    27 and a k-means for every batch as printed, graphs of the batch alone; only the rows of ``predict`` go by anchors,
+    since the paper does not say how.
+
+    The eigenvectors are as many as give the smallest normalised cut, between one and two per cluster: with one per
+    cluster, two close clusters are often merged.
+
+    References
+    ----------
+    X. Xie, J. Wu, G. Liu, Z. Lin: "SSCNet: learning-based subspace clustering", Visual Intelligence 2024. Algorithm 1.
+
+    Examples
+    --------
+    >>> from neuralclust import SSCNet
+    >>> from neuralclust.datasets import make_subspaces
+    >>> X, y = make_subspaces(120, 3, 2, 20, random_state=0)
+    >>> SSCNet(3, embed_dim=40, pretrain_epochs=5, max_epochs=3, random_state=0).fit(X).labels_.shape
+    (120,)
+    """
+
+    _recipes: ClassVar[dict[str, dict[str, Any]]] = {
+        "repaired": {
+            "max_epochs": 20, "pretrain_epochs": 10, "lr": 1e-4, "optimizer": "adam", "n_anchors": 10_000,
+            "n_neighbors": 4, "bandwidth": 0.5, "sparsity": 0.5, "normalize": False, "keep_origin": True,
+            "pretrain_tol": 1e-3,
+        },
+        "paper": {
+            "max_epochs": 100, "pretrain_epochs": 0, "lr": 3e-4, "optimizer": "sgd", "n_anchors": 256,
+            "n_neighbors": 5, "bandwidth": 1.0, "sparsity": 0.15, "normalize": False, "keep_origin": True,
+            "pretrain_tol": 1e-3,
+        },
+    }  # fmt: skip
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **NeuralClusterer._parameter_constraints,
+        "encoder": [StrOptions({"mlp", "conv", "linear"}), nn.Module, None],
+        "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray],
+        "batch_size": [Interval(Integral, 2, None, closed="left"), None],
+        "tol": [Interval(Real, 0, 1, closed="left")],
+        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
+        "bandwidth": [Interval(Real, 0, None, closed="neither"), None],
+        "n_anchors": [Interval(Integral, 1, None, closed="left"), None],
+        "n_layers": [Interval(Integral, 1, None, closed="left")],
+        "sparsity": [Interval(Real, 0, None, closed="left"), None],
+        "eigen_weight": [Interval(Real, 0, None, closed="left")],
+        "clustering_weight": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        encoder: str | nn.Module | None = "mlp",
+        embed_dim: int = 500,
+        hidden_layer_sizes: Any = (500,),
+        n_blocks: int = 4,
+        n_init: int = 1,
+        init: str | np.ndarray = "spectral",
+        max_epochs: int | None = None,
+        pretrain_epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        optimizer: str | None = None,
+        tol: float = 1e-3,
+        variant: str = "repaired",
+        n_neighbors: int | None = None,
+        bandwidth: float | None = None,
+        n_anchors: int | None = None,
+        n_layers: int = 4,
+        sparsity: float | None = None,
+        eigen_weight: float = 0.15,
+        clustering_weight: float = 0.15,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        random_state: Any = None,
+    ):
+        self.n_clusters = n_clusters
+        self.encoder = encoder
+        self.embed_dim = embed_dim
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_blocks = n_blocks
+        self.n_init = n_init
+        self.init = init
+        self.max_epochs = max_epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.optimizer = optimizer
+        self.tol = tol
+        self.variant = variant
+        self.n_neighbors = n_neighbors
+        self.bandwidth = bandwidth
+        self.n_anchors = n_anchors
+        self.n_layers = n_layers
+        self.sparsity = sparsity
+        self.eigen_weight = eigen_weight
+        self.clustering_weight = clustering_weight
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+
+    # -- network ----------------------------------------------------------------------------------------------
+
+    def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
+        if self.encoder is None:
+            return Features(shape)
+        assert isinstance(self.encoder, str)
+        return DLADMM(
+            shape,
+            self.n_blocks + 1,
+            maps=self.encoder,
+            embed_dim=self.embed_dim,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+        )
+
+    def _head(self, embed_dim: int, recipe: SimpleNamespace) -> SpectralLayer:
+        shared: dict[str, Any] = {
+            "n_neighbors": recipe.n_neighbors,
+            "bandwidth": recipe.bandwidth,
+            "n_layers": self.n_layers,
+        }
+        if self.variant == "repaired":
+            return SpectralLayer(embed_dim, self.n_clusters, recipe.n_anchors, **shared)
+        printed: dict[str, Any] = {"mode": "printed", "step": 0.01, "learn_rotation": True, "normalized": False}
+        return SpectralLayer(
+            embed_dim, self.n_clusters, recipe.n_anchors, cosine=False, residual=False, **printed, **shared
+        )
+
+    def _initialize(self, module: ClusterModule, source: Source, trainer: Trainer) -> None:
+        """Thresholds on the data's scale, unless they are the printed ones or those of a network that was passed."""
+        net = module.autoencoder
+        if self.variant == "repaired" and isinstance(self.encoder, str) and isinstance(net, DLADMM):
+            rows = torch.randperm(len(source), generator=trainer.generator)[:TILE]
+            (_, x), *_ = source.batches([rows])
+            net.calibrate_(module.prepare(x.to(trainer.device)))
+
+    def _place_centers(
+        self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
+    ) -> None:
+        """Choose the anchors; their graph, embedding and first clusters."""
+        most = recipe.n_anchors if self.variant == "repaired" else min(recipe.n_anchors, recipe.batch_size)
+        chosen = torch.randperm(len(source), generator=trainer.generator)[:most]
+        recipe.anchors = Rows(source, chosen)
+        recipe.position = torch.full((len(source),), -1)  # of a row among the anchors
+        recipe.position[chosen] = torch.arange(len(chosen))
+        recipe.start = random_orthonormal(min(recipe.batch_size, len(source)), self.n_clusters, trainer.generator)
+        if self.variant == "paper":
+            return  # a random start for every batch
+        z = self._anchor_codes(module, recipe, trainer.device)
+        finite_codes(z.cpu().numpy())
+        recipe.graph = module.head.set_anchors_(z)
+        found, vectors = spectral_partition(_as_scipy(recipe.graph), self.n_clusters, seed=seed)
+        labels = torch.from_numpy(found).to(trainer.device)
+        if not (isinstance(recipe.init, str) and recipe.init == "spectral"):
+            super()._place_centers(module, source, recipe, trainer, seed)
+            labels = squared_euclidean(z, module.head.centers).argmin(dim=1)
+        module.head.set_embedding_(torch.from_numpy(vectors.copy()).float().to(trainer.device), labels)
+
+    def _anchor_codes(self, module: ClusterModule, recipe: SimpleNamespace, device: torch.device) -> Tensor:
+        mode = module.training
+        z = map_rows(module, module.encode, recipe.anchors, tile=TILE, device=device)
+        module.train(mode)
+        return torch.from_numpy(z).to(device)
+
+    def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
+        """The anchors under the final network, and mean codes of the clusters."""
+        z = self._anchor_codes(module, recipe, device)
+        if self.variant == "repaired":
+            module.head.refresh_(z)
+        else:
+            module.head.set_anchors_(z)
+            y, _ = self._printed_embedding(module, module.head.compared(z), recipe.start)
+            module.head.set_embedding_(y, torch.zeros(len(y), dtype=torch.long, device=device))
+        module.head.init_(torch.zeros_like(module.head.centers))
+        for z in self._all_codes(module, source, device):
+            module.head.update_(z)
+
+    def _fill_empty_clusters(self, source: Source, seed: int) -> None:
+        """A cluster without anchors is not refilled: no centre could be moved to bring it back."""
+
+    # -- losses -----------------------------------------------------------------------------------------------
+
+    def _coding(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
+        """Codes, and Eq. 12 with the residual for the noise, per row and per entry."""
+        z = module.encode(x)
+        norms = _norms(x - module.decode(z))
+        rec = (adaptive_weights(norms.detach()) * norms).mean() / x[0].numel() ** 0.5
+        sparse = z.abs().mean()
+        return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
+
+    def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        return self._coding(module, x)[1]
+
+    def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        """The loss of rows one by one: without Eq. 28, which belongs to a graph."""
+        z, terms = self._coding(module, x)
+        clu = module.head.loss(z)
+        return {**terms, "loss": terms["loss"] + self.clustering_weight * clu, "clu": clu}
+
+    # -- updates ----------------------------------------------------------------------------------------------
+
+    def _turn(self) -> str:
+        return "batch"
+
+    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
+        return make_optimizer(recipe.optimizer, weights)
+
+    def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
+        """Algorithm 1: every third batch teaches the codes, every third the eigenvectors too, every third all."""
+        changes = LabelChanges(recipe.n_samples)
+        losses = self._repaired(recipe, changes) if self.variant == "repaired" else self._printed(recipe, changes)
+        head = [*module.head.transform.parameters(), *module.head.classifier.parameters()]
+        parts = trainable(module.autoencoder), list(module.head.layers.parameters()), head  # Theta 1, 2, 3
+        one, two, three = ([make_optimizer(recipe.optimizer, p, recipe.lr)] if p else [] for p in parts)
+        rate = cosine_rate if self.variant == "repaired" else None
+        coding, eigen, everything = losses
+        all_three = Update(everything, *one, *two, *three, rate=rate)
+        if not one:
+            return [all_three]
+        return [Update(coding, *one, rate=rate), Update(eigen, *one, *two, rate=rate), all_three]
+
+    def _repaired(self, recipe: SimpleNamespace, changes: LabelChanges) -> tuple[Loss, Loss, Loss]:
+        batches = max(1, recipe.n_samples // recipe.batch_size)
+        seen = 0
+
+        def follow(module: ClusterModule, index: Tensor) -> Tensor:
+            """Once an epoch the anchors follow the network; which anchor each row is."""
+            nonlocal seen
+            if seen and seen % batches == 0:
+                z = self._anchor_codes(module, recipe, recipe.graph.device)
+                if z.isfinite().all():  # else the loss will not be either, and the trainer says so
+                    recipe.graph = module.head.refresh_(z)
+            seen += 1
+            return recipe.position[index.cpu()].to(recipe.graph.device)
+
+        def coding(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            follow(module, index)
+            return self._coding(module, x)[1]
+
+        def eigen(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            own = follow(module, index)
+            z, terms = self._coding(module, x)
+            _, smoothness = module.head.embed(z, recipe.graph, own)
+            return {**terms, "loss": terms["loss"] + self.eigen_weight * smoothness, "eigen": smoothness}
+
+        def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            own = follow(module, index)
+            z, terms = self._coding(module, x)
+            y, smoothness = module.head.embed(z, recipe.graph, own)
+            logits = module.head.logits(y)
+            clu = F.cross_entropy(logits, module.head.pseudo_labels(y.detach()))
+            loss = terms["loss"] + self.eigen_weight * smoothness + self.clustering_weight * clu
+            changed = changes(logits.argmax(dim=1), index)
+            return {**terms, "loss": loss, "eigen": smoothness, "clu": clu, "changed": changed}
+
+        return coding, eigen, everything
+
+    def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
+        head = [*module.head.transform.parameters(), *module.head.classifier.parameters()]
+        return RunningMeans(self._centers_only, make_optimizer(recipe.optimizer, head, recipe.lr))
+
+    # -- as printed -------------------------------------------------------------------------------------------
+
+    def _printed_coding(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
+        """Eq. 12: nothing in it but outputs of the network."""
+        net = module.autoencoder
+        if isinstance(net, DLADMM):
+            z, e, _ = net.solve(x)
+        else:
+            z = module.encode(x)
+            e = x - module.decode(z)
+        norms = _norms(e)
+        rec, sparse = (adaptive_weights(norms.detach()) * norms).sum(), z.abs().sum()
+        return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
+
+    def _printed_embedding(self, module: ClusterModule, z: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Eigenvectors of the batch's own graph, from the start that all batches share, and Eq. 28."""
+        lap = laplacian(knn_graph(z, self._value("n_neighbors"), self._value("bandwidth")), normalized=False)
+        y = start[: len(z)].to(z.device)
+        for layer in module.head.layers:
+            y = layer(y, lap)
+        return y, (y * multiply(lap, y)).sum()
+
+    def _printed(self, recipe: SimpleNamespace, changes: LabelChanges) -> tuple[Loss, Loss, Loss]:
+        seed = 0
+
+        def coding(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            return self._printed_coding(module, x)[1]
+
+        def eigen(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            z, terms = self._printed_coding(module, x)
+            _, smoothness = self._printed_embedding(module, z, recipe.start)
+            return {**terms, "loss": terms["loss"] + self.eigen_weight * smoothness, "eigen": smoothness}
+
+        def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            z, terms = self._printed_coding(module, x)
+            y, smoothness = self._printed_embedding(module, z, recipe.start)
+            h = module.head.transform(F.pad(y, (0, self.n_clusters)))
+            points = h.detach().cpu().numpy()
+            labels = torch.from_numpy(fit_kmeans(points, self.n_clusters, n_init=1, seed=seed).labels_).long()
+            logits = module.head.classifier(h)
+            clu = F.cross_entropy(logits, labels.to(h.device), reduction="sum")
+            loss = terms["loss"] + self.eigen_weight * smoothness + self.clustering_weight * clu
+            changed = changes(logits.argmax(dim=1), index)
+            return {**terms, "loss": loss, "eigen": smoothness, "clu": clu, "changed": changed}
+
+        return coding, eigen, everything
+
+
+def _norms(e: Tensor) -> Tensor:
+    """Length of each row, with a gradient where it is 0."""
+    return (e.flatten(1).square().sum(dim=1) + _TINY).sqrt()
+
+
+def _as_scipy(graph: Tensor) -> sp.csr_array:
+    values = graph.values().double().cpu().numpy()
+    return sp.csr_array((values, tuple(graph.indices().cpu().numpy())), shape=tuple(graph.shape))

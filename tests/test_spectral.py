@@ -1,0 +1,72 @@
+"""Spectral partitions: eigenvectors against numpy, the choice of how many, graphs of every kind."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import adjusted_rand_score
+
+from neuralclust.spectral import normalized_cut, smallest_eigenvectors, spectral_partition
+
+
+def blocks(sizes, within=1.0, between=0.01, seed=0):
+    """A noisy graph of groups, and the group of each row."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    weights = rng.random((len(y), len(y))) * np.where(y[:, None] == y, within, between)
+    weights = np.triu(weights, 1)
+    return weights + weights.T, y
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("n", [30, 520])  # all eigenvectors at once, or by Lanczos
+def test_eigenvectors(n, sparse):
+    graph, _ = blocks([n // 3] * 3)
+    n = len(graph)
+    half = 1 / np.sqrt(graph.sum(axis=1))
+    _, expected = np.linalg.eigh(half[:, None] * graph * half)
+    found = smallest_eigenvectors(sp.csr_array(graph) if sparse else graph, 3)
+    overlap = np.linalg.svd(found.T @ expected[:, -3:], compute_uv=False)
+    assert np.allclose(overlap, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[40, 40, 40], [80, 30, 10], [5, 5, 5, 5, 5, 5]])
+def test_finds_groups(sizes):
+    graph, y = blocks(sizes)
+    labels, vectors = spectral_partition(graph, len(sizes))
+    assert adjusted_rand_score(y, labels) == 1
+    assert len(sizes) <= vectors.shape[1] <= 2 * len(sizes)
+    assert np.allclose(vectors.T @ vectors, np.eye(vectors.shape[1]), atol=1e-8)
+
+
+def test_more_eigenvectors_where_they_cut_less():
+    """Two close groups beside loose ends that take the first eigenvectors: one per cluster is not enough."""
+    graph, y = blocks([60, 60], between=0.35)
+    n = len(graph)
+    for end in range(2):  # pairs of rows that hang on a thread
+        pair = np.zeros((n + 2, n + 2))
+        pair[:n, :n] = graph
+        pair[n, n + 1] = pair[n + 1, n] = 1.0
+        pair[n, end] = pair[end, n] = 0.05
+        graph, n = pair, n + 2
+    labels, _ = spectral_partition(graph, 4)
+    assert adjusted_rand_score(y, labels[:120]) == 1
+    assert normalized_cut(graph, labels, 4) <= normalized_cut(graph, np.r_[y, 2, 2, 3, 3], 4) + 1e-12
+
+
+def test_rows_without_neighbours_and_separate_parts():
+    graph = np.kron(np.eye(3), np.ones((4, 4)) - np.eye(4))
+    graph = np.pad(graph, ((0, 1), (0, 1)))
+    labels, _ = spectral_partition(sp.csr_array(graph), 3)
+    assert adjusted_rand_score(np.repeat([0, 1, 2], 4), labels[:12]) == 1
+    assert labels.shape == (13,)
+
+
+def test_as_many_clusters_as_rows():
+    labels, _ = spectral_partition(np.ones((3, 3)), 3)
+    assert labels.shape == (3,)
+
+
+def test_same_seed_same_partition():
+    graph, _ = blocks([30, 30, 30], between=0.6)
+    first, second = (spectral_partition(graph, 3, seed=4)[0] for _ in range(2))
+    assert np.array_equal(first, second)
