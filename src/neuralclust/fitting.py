@@ -241,6 +241,12 @@ class FitProcedure(BaseEstimator):
         for _, x in source.batches(consecutive(len(source), TILE)):
             yield module.encode(module.prepare(x.to(device)))
 
+    def _mean_codes(self, module: ClusterModule, source: Source, device: torch.device) -> None:
+        """Centres that decide nothing: the mean code of each cluster, for looking at."""
+        module.head.init_(torch.zeros_like(module.head.centers))
+        for z in self._all_codes(module, source, device):
+            module.head.update_(z)
+
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """Cut the widest clusters in two until none is empty, and say so."""
         module, device = self.module_, self._device()

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import SpectralClustering
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -45,6 +44,7 @@ from neuralclust.nn import (
     StrideConvAutoencoder,
     WideAutoencoder,
 )
+from neuralclust.spectral import spectral_partition
 from neuralclust.training import (
     LabelChanges,
     RunningMeans,
@@ -316,11 +316,9 @@ class NCSC(NeuralClusterer):
             rows = Rows(source, chosen)
             z = finite_codes(map_rows(module, module.encode, rows, tile=TILE, device=trainer.device))
             a = self._self_expressive(torch.from_numpy(z).to(trainer.device)).cpu().double().numpy()
-            spectral = SpectralClustering(self.n_clusters, affinity="precomputed", random_state=seed)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Graph is not fully connected")  # what one hopes for
-                labels = spectral.fit_predict((a + a.T) / 2)
-            return rows, torch.from_numpy(labels).long()
+            np.fill_diagonal(a, 0)
+            labels, _ = spectral_partition((a + a.T) / 2, self.n_clusters, seed=seed)
+            return rows, torch.from_numpy(labels)
         given = isinstance(recipe.init, np.ndarray)
         squeeze = getattr(module.autoencoder, "squeeze", None)
 
@@ -342,10 +340,7 @@ class NCSC(NeuralClusterer):
         return source, torch.from_numpy(map_rows(module, nearest, source, tile=TILE, device=trainer.device))
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
-        """Mean codes of the clusters."""
-        module.head.init_(torch.zeros_like(module.head.centers))
-        for z in self._all_codes(module, source, device):
-            module.head.update_(z)
+        self._mean_codes(module, source, device)
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """A class that no row wants is not refilled: no centre could be moved to bring it back."""

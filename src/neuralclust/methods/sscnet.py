@@ -301,9 +301,7 @@ class SSCNet(NeuralClusterer):
             module.head.set_anchors_(z)
             y, _ = self._printed_embedding(module, module.head.compared(z), recipe.start)
             module.head.set_embedding_(y, torch.zeros(len(y), dtype=torch.long, device=device))
-        module.head.init_(torch.zeros_like(module.head.centers))
-        for z in self._all_codes(module, source, device):
-            module.head.update_(z)
+        self._mean_codes(module, source, device)
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """A cluster without anchors is not refilled: no centre could be moved to bring it back."""

@@ -35,8 +35,6 @@ class InvarianceLayer(nn.Module):
     printed : bool, default=False
         The published loss ``sum_m KL(P_m || P1)``, every P with power 2, scale 1 and divided by the frequencies of
         the clusters. See Notes for what is done instead.
-    freeze_target : bool, default=False
-        In the printed loss, no gradient through P2, P3, ...
     predict_from : {"P1", "P2"}, default="P1"
         The assignment that gives labels and probabilities (the paper's Eq. 12 takes P1, its Table VI compares).
     eps : float, default=1e-7
@@ -87,7 +85,6 @@ class InvarianceLayer(nn.Module):
         *,
         metrics: Sequence[str] = ("euclidean",),
         printed: bool = False,
-        freeze_target: bool = False,
         predict_from: str = "P1",
         eps: float = 1e-7,
     ):
@@ -96,7 +93,6 @@ class InvarianceLayer(nn.Module):
             raise ValueError(f"predict_from={predict_from!r} must be 'P1' or 'P2'.")
         self.metrics = tuple(metrics)
         self.printed = printed
-        self.freeze_target = freeze_target
         self.predict_from = predict_from
         self.eps = eps
         self.centers = nn.Parameter(torch.randn(n_clusters, embed_dim))
@@ -187,8 +183,6 @@ class InvarianceLayer(nn.Module):
     def _printed_loss(self, closeness: list[Tensor]) -> Tensor:
         frequencies = [q.mean(dim=0) for q in closeness] if self.training else list(self.frequency)
         first, *others = (sharpen(q, 2.0, f) for q, f in zip(closeness, frequencies, strict=True))
-        if self.freeze_target:
-            others = [p.detach() for p in others]
         return torch.stack([assignment_divergence(p, first, self.eps) for p in others]).sum()
 
 
