@@ -43,6 +43,16 @@ def collaboration(
         ``clu``, the loss, a mean over pairs; and what tells without labels whether it goes well: ``positives`` a row,
         the share of them that ``agreed`` on a class, the share of all pairs that are ``negatives``, and ``balance``,
         the effective number of classes over k.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import collaboration
+    >>> a_s = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]])
+    >>> terms = collaboration(a_s, p, u=0.9, l=0.5, balance_weight=0.5)
+    >>> {name: round(float(terms[name]), 2) for name in ("positives", "agreed", "negatives")}
+    {'positives': 0.67, 'agreed': 1.0, 'negatives': 0.44}
     """
     compared = torch.ones_like(a_s, dtype=torch.bool)
     if p_view is None:
@@ -64,6 +74,14 @@ def printed_collaboration(a_s: Tensor, p: Tensor, *, u: float, l: float) -> dict
     """Eq. 5 of "Neural Collaborative Subspace Clustering" in its soft form, with the minus that Eq. 6 and 7 leave out.
 
     Parameters and result as of :func:`collaboration`; A_s learns as well, and pairs with A_c below ``l`` teach it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.functional import printed_collaboration
+    >>> one_class = torch.tensor([[1.0, 0.0]]).expand(3, 2)  # the trivial optimum
+    >>> abs(float(printed_collaboration(torch.eye(3), one_class, u=0.1, l=0.9)["clu"]))
+    0.0
     """
     others = ~torch.eye(len(p), dtype=torch.bool, device=p.device)
     a_c = class_affinity(p)

@@ -61,9 +61,9 @@ class SSCNet(NeuralClusterer):
         First clusters of the anchors: the spectral partition of their graph with the smallest normalised cut; or of
         k-means on the codes, of its seeding, of random rows, of given centres in the space of the codes.
     max_epochs : int, default=None
-        Epochs of joint training at most. None: 20 (repaired), 100 (paper, whose figure shows that many).
+        Epochs of joint training at most. None: 10 (repaired), 100 (paper, whose figure shows that many).
     pretrain_epochs : int, default=None
-        Epochs on the sparse coding loss alone before. None: 20 (repaired), 0 (paper).
+        Epochs on the sparse coding loss alone before. None: 10 (repaired), 0 (paper).
     batch_size : int, default=None
         Rows in a step. None: 256 (the paper's) or fewer.
     lr : float, default=None
@@ -149,7 +149,7 @@ class SSCNet(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "max_epochs": 20, "pretrain_epochs": 10, "lr": 1e-4, "optimizer": "adam", "n_anchors": 10_000,
+            "max_epochs": 10, "pretrain_epochs": 10, "lr": 1e-4, "optimizer": "adam", "n_anchors": 10_000,
             "n_neighbors": 4, "bandwidth": 0.5, "sparsity": 0.5, "normalize": False, "keep_origin": True,
             "pretrain_tol": 1e-3,
         },
