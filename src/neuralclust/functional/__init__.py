@@ -2,7 +2,6 @@
 
 from neuralclust.functional.affinity import class_affinity, coefficient_affinity, self_expression
 from neuralclust.functional.assignment import hard_assignment, relu_closeness, sharpen, student_closeness
-from neuralclust.functional.collaboration import collaboration, printed_collaboration
 from neuralclust.functional.distance import (
     DISTANCES,
     cityblock,
@@ -14,6 +13,7 @@ from neuralclust.functional.distance import (
 )
 from neuralclust.functional.graph import captured_fraction, knn_graph, laplacian, nearest_neighbors
 from neuralclust.functional.losses import assignment_divergence, mask_noise, reconstruction_loss
+from neuralclust.functional.pairs import collaboration, printed_collaboration
 from neuralclust.functional.sparse import (
     adaptive_weights,
     linearised_admm,
