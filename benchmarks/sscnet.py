@@ -57,6 +57,7 @@ def tasks() -> dict[str, tuple]:
     found["sscnet / usps, conv"] = (fit, {"dataset": "usps", "encoder": "conv"}, range(2))
     found["sscnet / usps, as printed"] = (fit, {"dataset": "usps", "encoder": "conv", "variant": "paper"}, range(1))
     found["sscnet / mnist, 10,000 rows"] = (fit, {"dataset": "mnist", "n": 10_000}, range(3))
+    found["sscnet / mnist, 10,000 rows, conv"] = (fit, {"dataset": "mnist", "n": 10_000, "encoder": "conv"}, range(3))
     found["sscnet / mnist"] = (fit, {"dataset": "mnist", "max_epochs": 5}, range(3))
     found["sscnet / cifar10_test"] = (fit, {"dataset": "cifar10_test"}, range(2))
     found["sscnet / digits"] = (fit, {"dataset": "digits"}, range(5))

@@ -123,9 +123,8 @@ class FitProcedure(BaseEstimator):
         recipe = self._recipe(len(source))
         device = resolve_device(self.device)
         low, high = value_range(source)
-        if recipe.keep_origin and (
-            recipe.normalize or low <= 0
-        ):  # rows far from the origin need a shift to be told apart
+        # Rows far from the origin cannot be told apart without a shift.
+        if recipe.keep_origin and (recipe.normalize or low <= 0):
             low, high = 0.0, max(-low, high)
         self.history_: list[dict[str, Any]] = []
         self.__dict__.pop("_online", None)
@@ -150,6 +149,7 @@ class FitProcedure(BaseEstimator):
         assert best is not None  # n_init is at least 1
         self.loss_, self.module_, self.n_iter_, seed = best
         self._fitted_params = self.get_params(deep=False)  # what save writes, whatever set_params does later
+        self._n_samples = len(source)  # some layers have room for so many rows
         self.labels_ = self._predict(source)
         if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
             self._fill_empty_clusters(source, seed)
@@ -289,7 +289,7 @@ class FitProcedure(BaseEstimator):
         if not empty:
             return
         if self.variant == "paper":
-            why = "Nothing was done about them, as in the paper; variant='repaired' keeps them from being so."
+            why = "Nothing was done about them, as in the paper; variant='repaired' mends what leads there."
         else:
             why = (
                 "X may have fewer distinct rows than n_clusters, all codes may have collapsed to one point, or rows of "

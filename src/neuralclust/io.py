@@ -149,18 +149,20 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     _require(names is None or named, "'feature_names_in'")
     _require(isinstance(history, list) and all(isinstance(row, dict) for row in history), "'history'")
     _require(type(config["n_iter"]) is int and config["n_iter"] >= 0, "'n_iter'")
+    _require(type(config["n_samples"]) is int and config["n_samples"] > 0, "'n_samples'")
     _require(type(config["loss"]) is float, "'loss'")
     tensors = load_file(path / TENSORS)
     labels = tensors.pop("labels_")
     _require(labels.ndim == 1 and labels.dtype == torch.int64, "'labels_'")
     _require(bool(((labels >= 0) & (labels < estimator.n_clusters)).all()), "'labels_'")
     _require(all(bool(torch.isfinite(value).all()) for value in tensors.values()), "a tensor with NaN or infinity")
+    recipe = estimator._recipe(config["n_samples"])
     if isinstance(estimator.encoder, nn.Module):
         with seeded(0, torch.device("cpu")):  # a decoder is drawn before its weights are read
-            module = estimator._build(shape)
+            module = estimator._build(shape, recipe)
     else:
         with torch.device("meta"):  # shapes only: a hostile size cannot fill the memory before it is compared
-            module = estimator._build(shape)
+            module = estimator._build(shape, recipe)
     expected = {name: (tuple(v.shape), v.dtype) for name, v in module.state_dict().items()}
     found = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}
     if expected != found:
@@ -177,6 +179,7 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     estimator.n_iter_ = config["n_iter"]
     estimator.n_features_in_ = n_features
     estimator._fitted_params = estimator.get_params(deep=False)
+    estimator._n_samples = config["n_samples"]
     if names is not None:
         estimator.feature_names_in_ = np.asarray(names, dtype=object)
     return estimator
@@ -212,6 +215,7 @@ def _describe(estimator: Any) -> dict[str, Any]:
         },
         "shape": list(estimator.module_.shape),
         "feature_names_in": None if names is None else [str(name) for name in names],
+        "n_samples": estimator._n_samples,
         "n_iter": estimator.n_iter_,
         "loss": estimator.loss_,
         "history": estimator.history_,
@@ -250,6 +254,7 @@ def _read_config(file: Path) -> dict[str, Any]:
         "params",
         "shape",
         "feature_names_in",
+        "n_samples",
         "n_iter",
         "loss",
         "history",

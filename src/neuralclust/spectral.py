@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from scipy.sparse.linalg import lobpcg
 from sklearn.preprocessing import normalize
 
 from neuralclust.kmeans import fit_kmeans
@@ -22,7 +23,7 @@ def smallest_eigenvectors(graph: Any, n_components: int, seed: int = 0) -> np.nd
     Parameters
     ----------
     graph : sparse matrix or ndarray of shape (n, n)
-        Symmetric weights. A sparse one is never made dense beyond 500 rows.
+        Symmetric weights. A sparse one of more than 500 rows, and five for each eigenvector, is never made dense.
     n_components : int
         How many.
     seed : int, default=0
@@ -42,16 +43,15 @@ def smallest_eigenvectors(graph: Any, n_components: int, seed: int = 0) -> np.nd
     n = graph.shape[0]
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     half = np.where(degree > 0, 1 / np.sqrt(np.maximum(degree, np.finfo(np.float64).tiny)), 0.0)
-    if n <= _DENSE or 3 * n_components >= n:
+    if n <= _DENSE or 5 * n_components >= n:
         dense = graph.toarray() if sp.issparse(graph) else np.asarray(graph, dtype=np.float64)
         return eigh(half[:, None] * dense * half, subset_by_index=[n - n_components, n - 1])[1][:, ::-1]
     scaled = sp.diags_array(half) @ graph @ sp.diags_array(half) if sp.issparse(graph) else half[:, None] * graph * half
-    start = np.random.default_rng(seed).random(n)
-    try:
-        return eigsh(scaled, n_components, which="LA", v0=start, tol=1e-5)[1][:, ::-1]
-    except ArpackNoConvergence as error:  # the graph has more parts than eigenvectors were asked for
-        found = error.eigenvectors[:, ::-1]
-        return np.pad(found, ((0, 0), (0, n_components - found.shape[1])))
+    # All at once: separate parts share an eigenvalue, of which a method that finds one after the other misses some.
+    start = np.random.default_rng(seed).standard_normal((n, n_components))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # near enough for k-means, if not to the last digit
+        return lobpcg(scaled, start, largest=True, tol=1e-5, maxiter=200)[1]
 
 
 def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:

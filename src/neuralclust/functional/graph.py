@@ -35,6 +35,8 @@ def nearest_neighbors(z: Tensor, n_neighbors: int, other: Tensor | None = None) 
     tensor([1, 0, 1])
     """
     rows = z if other is None else other
+    middle = rows.mean(dim=0)  # far from the origin the squares below would cancel
+    z, rows = z - middle, rows - middle
     k = min(n_neighbors, len(rows) - (other is None))
     squares = rows.square().sum(dim=1)
     found = []
@@ -66,7 +68,7 @@ def knn_graph(z: Tensor, n_neighbors: int = 5, bandwidth: float = 1.0) -> Tensor
     Returns
     -------
     sparse Tensor of shape (n, n)
-        Coalesced, with a zero diagonal and between ``n`` and ``2 n n_neighbors`` entries.
+        Coalesced, with a zero diagonal and at most ``2 n n_neighbors`` entries.
 
     Examples
     --------
@@ -79,7 +81,7 @@ def knn_graph(z: Tensor, n_neighbors: int = 5, bandwidth: float = 1.0) -> Tensor
             [0, 0, 1, 0]], dtype=torch.int32)
     """
     i, j, squared = neighbor_edges(z, n_neighbors)
-    return symmetric_graph(i, j, (-squared / (bandwidth * distance_scale(squared))).exp(), len(z))
+    return symmetric_graph(i, j, edge_weights(squared, bandwidth * distance_scale(squared)), len(z))
 
 
 def neighbor_edges(z: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,6 +90,11 @@ def neighbor_edges(z: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor, Tensor]
     i = torch.arange(len(z), device=z.device).repeat_interleave(neighbors.shape[1])
     j = neighbors.ravel()
     return i, j, (z[i] - z[j]).square().sum(dim=1)
+
+
+def edge_weights(squared: Tensor, scale: Tensor) -> Tensor:
+    """``exp(-d^2 / scale)``, at least 4e-18: gradients of a degree much below that overflow."""
+    return (-squared / scale).clamp_min(-40).exp()
 
 
 def distance_scale(squared: Tensor) -> Tensor:
@@ -156,6 +163,8 @@ def multiply(graph: Tensor, y: Tensor) -> Tensor:
     """
     if graph.layout == torch.strided:
         return graph @ y
+    graph = graph if graph.layout == torch.sparse_coo else graph.to_sparse_coo()
+    graph = graph.coalesce()
     return _SparseProduct.apply(graph.indices(), graph.values(), y)
 
 

@@ -72,6 +72,17 @@ def sparse_objective(z: Tensor, e: Tensor, lam: float, noise: str = "row") -> Te
     return z.abs().sum() + lam * size
 
 
+def largest_step(dictionary: Tensor, lam: float, beta: float, step: float | None) -> float:
+    """``step``, or 0.95 of the largest with which linearised ADMM converges; errors for values that make no sense."""
+    for name, value in (("lam", lam), ("beta", beta), ("step", 1.0 if step is None else step)):
+        if not value > 0:
+            raise ValueError(f"{name}={value!r} must be above 0.")
+    norm = float(torch.linalg.matrix_norm(dictionary, 2))
+    if not 0 < norm < float("inf"):
+        raise ValueError(f"dictionary has the norm {norm}: it needs finite atoms, at least one of them not 0.")
+    return 0.95 / (beta * norm**2) if step is None else step
+
+
 class SparseCode(NamedTuple):
     """What :func:`linearised_admm` returns."""
 
@@ -141,11 +152,7 @@ def linearised_admm(
             f"X {tuple(X.shape)} and dictionary {tuple(dictionary.shape)} must have rows of the same length: "
             f"(n, d) and (m, d)."
         )
-    for name, value in (("lam", lam), ("beta", beta), ("step", 1.0 if step is None else step)):
-        if not value > 0:
-            raise ValueError(f"{name}={value!r} must be above 0.")
-    if step is None:
-        step = 0.95 / (beta * float(torch.linalg.matrix_norm(dictionary, 2)) ** 2)
+    step = largest_step(dictionary, lam, beta, step)
     z = X.new_zeros(len(X), len(dictionary))
     e, multiplier = torch.zeros_like(X), torch.zeros_like(X)
     decoded = torch.zeros_like(X)  # z A

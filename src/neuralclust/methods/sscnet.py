@@ -46,9 +46,10 @@ class SSCNet(NeuralClusterer):
     n_clusters : int, default=8
         Number of clusters.
     encoder : {"mlp", "conv", "linear"}, nn.Module or None, default="mlp"
-        Dictionary maps of the unrolled L-ADMM: fully connected, three convolutions (the paper's; images only), or
-        matrices; the user's own encoder (a decoder is added) or :class:`~neuralclust.nn.Autoencoder` (a copy is
-        trained) instead of it; or the features as they are, which leaves spectral clustering by anchors.
+        Dictionary maps of the unrolled L-ADMM: fully connected, three convolutions (the paper's, with strides 2, 2 and
+        1; images only), or matrices; the user's own encoder (a decoder is added) or
+        :class:`~neuralclust.nn.Autoencoder` (a copy is trained) instead of it; or the features as they are, which
+        leaves spectral clustering by anchors.
     embed_dim : int, default=500
         Length of a code ("mlp" and "linear"); it should be above the number of features for a sparse code.
     hidden_layer_sizes : sequence of int, default=(500,)
@@ -59,7 +60,8 @@ class SSCNet(NeuralClusterer):
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"spectral", "k-means", "k-means++", "random"} or ndarray, default="spectral"
         First clusters of the anchors: the spectral partition of their graph with the smallest normalised cut; or of
-        k-means on the codes, of its seeding, of random rows, of given centres in the space of the codes.
+        k-means on the codes, of its seeding, of random rows, of given centres in the space of the codes. Not used by
+        the paper, which clusters every batch anew.
     max_epochs : int, default=None
         Epochs of joint training at most. None: 10 (repaired), 100 (paper, whose figure shows that many).
     pretrain_epochs : int, default=None
@@ -81,8 +83,8 @@ class SSCNet(NeuralClusterer):
         Of the graph's weights, in units of the median squared distance between neighbours. None: 0.5 (repaired), 1
         (paper).
     n_anchors : int, default=None
-        Training rows that carry the embedding, kept with the model. None: 10,000 (repaired), 256 (paper, at most a
-        batch).
+        Training rows that carry the embedding, kept with the model; at least ``n_clusters``, all if there are fewer.
+        None: 10,000 (repaired), 256 (paper, at most a batch).
     n_layers : int, default=4
         Eigenvector layers.
     sparsity : float, default=None
@@ -103,9 +105,10 @@ class SSCNet(NeuralClusterer):
     cluster_centers_ : ndarray of shape (n_clusters, code length)
         Mean code of each cluster.
     history_ : list of dict
-        A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` (mean length of the residual of a row, per
-        root of a feature), ``sparse`` (mean absolute code); in joint training also ``eigen``, ``clu``, and ``changed``,
-        the share of rows in another cluster than in the epoch before.
+        A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` (weighted mean length of the residual of a
+        row, over the root of its features), ``sparse`` (mean absolute code); sums over a batch in the paper. In joint
+        training also ``eigen``, ``clu``, and ``changed``, the share of rows in another cluster than in the epoch
+        before, if a batch of the epoch had its turn to teach them.
     loss_ : float
         Loss of the training rows under the final model.
     n_iter_ : int
@@ -121,7 +124,8 @@ class SSCNet(NeuralClusterer):
     -----
     ``predict`` embeds a row by its nearest anchors, with the weights it would have in their graph, and asks the
     classifier. Anchors are rows of the training data, kept with the model, so a row has the same cluster whatever rows
-    come with it, and the cost is linear in the rows.
+    come with it, and the cost is linear in the rows. ``partial_fit(train_encoder=True)`` leaves the anchors' codes
+    where they were: for a stream that changes its codes much, fit anew.
 
     What is repaired. As printed, the loss (Eq. 12) contains outputs of the network alone: with large thresholds codes
     and noise are 0, the loss is 0, and nothing is learned; here it is the residual ``X - A1(Z)`` that counts. A step of
@@ -256,6 +260,22 @@ class SSCNet(NeuralClusterer):
             embed_dim, self.n_clusters, recipe.n_anchors, cosine=False, residual=False, **printed, **shared
         )
 
+    def _recipe(self, n_samples: int) -> SimpleNamespace:
+        recipe = super()._recipe(n_samples)
+        if self.variant == "paper":
+            if min(recipe.batch_size, n_samples) < self.n_clusters <= n_samples:
+                raise ValueError(
+                    f"batch_size={recipe.batch_size} is smaller than n_clusters={self.n_clusters}, and the paper "
+                    f"clusters every batch on its own. Use larger batches, or variant='repaired'."
+                )
+            recipe.n_anchors = min(recipe.n_anchors, recipe.batch_size)
+        if recipe.n_anchors < self.n_clusters <= n_samples:
+            raise ValueError(
+                f"n_anchors={recipe.n_anchors} is smaller than n_clusters={self.n_clusters}. Use a hundred for each."
+            )
+        recipe.n_anchors = min(recipe.n_anchors, n_samples)
+        return recipe
+
     def _initialize(self, module: ClusterModule, source: Source, trainer: Trainer) -> None:
         """Thresholds on the data's scale, unless they are the printed ones or those of a network that was passed."""
         net = module.autoencoder
@@ -268,14 +288,14 @@ class SSCNet(NeuralClusterer):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> None:
         """Choose the anchors; their graph, embedding and first clusters."""
-        most = recipe.n_anchors if self.variant == "repaired" else min(recipe.n_anchors, recipe.batch_size)
-        chosen = torch.randperm(len(source), generator=trainer.generator)[:most]
+        chosen = torch.randperm(len(source), generator=trainer.generator)[: recipe.n_anchors]
         recipe.anchors = Rows(source, chosen)
         recipe.position = torch.full((len(source),), -1)  # of a row among the anchors
         recipe.position[chosen] = torch.arange(len(chosen))
         recipe.start = random_orthonormal(min(recipe.batch_size, len(source)), self.n_clusters, trainer.generator)
         if self.variant == "paper":
-            return  # a random start for every batch
+            self._embed_printed(module, recipe, trainer.device)
+            return
         z = self._anchor_codes(module, recipe, trainer.device)
         finite_codes(z.cpu().numpy())
         recipe.graph = module.head.set_anchors_(z)
@@ -294,13 +314,10 @@ class SSCNet(NeuralClusterer):
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         """The anchors under the final network, and mean codes of the clusters."""
-        z = self._anchor_codes(module, recipe, device)
-        if self.variant == "repaired":
-            module.head.refresh_(z)
-        else:
-            module.head.set_anchors_(z)
-            y, _ = self._printed_embedding(module, module.head.compared(z), recipe.start)
-            module.head.set_embedding_(y, torch.zeros(len(y), dtype=torch.long, device=device))
+        if self.variant == "paper":
+            self._embed_printed(module, recipe, device)
+        elif recipe.max_epochs and trainable(module.autoencoder):
+            module.head.refresh_(self._anchor_codes(module, recipe, device))
         self._mean_codes(module, source, device)
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
@@ -309,10 +326,15 @@ class SSCNet(NeuralClusterer):
     # -- losses -----------------------------------------------------------------------------------------------
 
     def _coding(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
-        """Codes, and Eq. 12 with the residual for the noise, per row and per entry."""
+        """Codes, and Eq. 12 with the residual for the noise, per row and per entry.
+
+        The weights of rows depend on the batch: they are for training.
+        """
         z = module.encode(x)
         norms = _norms(x - module.decode(z))
-        rec = (adaptive_weights(norms.detach()) * norms).mean() / x[0].numel() ** 0.5
+        if module.training:
+            norms = adaptive_weights(norms.detach()) * norms
+        rec = norms.mean() / x[0].numel() ** 0.5
         sparse = z.abs().mean()
         return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
 
@@ -329,6 +351,11 @@ class SSCNet(NeuralClusterer):
 
     def _turn(self) -> str:
         return "batch"
+
+    def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
+        if rows[-1]["stage"] == "fit" and "changed" not in rows[-1]:
+            return False  # the losses of different turns cannot be compared
+        return super()._stop(rows, recipe)
 
     def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
         return make_optimizer(recipe.optimizer, weights)
@@ -349,12 +376,13 @@ class SSCNet(NeuralClusterer):
 
     def _repaired(self, recipe: SimpleNamespace, changes: LabelChanges) -> tuple[Loss, Loss, Loss]:
         batches = max(1, recipe.n_samples // recipe.batch_size)
+        learns = self.encoder is not None
         seen = 0
 
         def follow(module: ClusterModule, index: Tensor) -> Tensor:
             """Once an epoch the anchors follow the network; which anchor each row is."""
             nonlocal seen
-            if seen and seen % batches == 0:
+            if learns and seen and seen % batches == 0:
                 z = self._anchor_codes(module, recipe, recipe.graph.device)
                 if z.isfinite().all():  # else the loss will not be either, and the trainer says so
                     recipe.graph = module.head.refresh_(z)
@@ -409,6 +437,15 @@ class SSCNet(NeuralClusterer):
             y = layer(y, lap)
         return y, (y * multiply(lap, y)).sum()
 
+    def _embed_printed(self, module: ClusterModule, recipe: SimpleNamespace, device: torch.device) -> None:
+        """The anchors as a batch, for ``predict``."""
+        z = self._anchor_codes(module, recipe, device)
+        module.head.set_anchors_(z)
+        with torch.no_grad():
+            y, _ = self._printed_embedding(module, z, recipe.start)
+            logits = module.head.logits(F.pad(y, (0, self.n_clusters)))
+        module.head.set_embedding_(y, logits.argmax(dim=1))
+
     def _printed(self, recipe: SimpleNamespace, changes: LabelChanges) -> tuple[Loss, Loss, Loss]:
         seed = 0
 
@@ -424,7 +461,7 @@ class SSCNet(NeuralClusterer):
             z, terms = self._printed_coding(module, x)
             y, smoothness = self._printed_embedding(module, z, recipe.start)
             h = module.head.transform(F.pad(y, (0, self.n_clusters)))
-            points = h.detach().cpu().numpy()
+            points = h.detach().nan_to_num(0.0).cpu().numpy()  # what diverges is for the trainer to notice
             labels = torch.from_numpy(fit_kmeans(points, self.n_clusters, n_init=1, seed=seed).labels_).long()
             logits = module.head.classifier(h)
             clu = F.cross_entropy(logits, labels.to(h.device), reduction="sum")

@@ -97,7 +97,7 @@ class EigenvectorLayer(nn.Module):
         ppy = p(py)
         if self.mode == "printed":
             slope = (y * (multiply(laplacian, py))).sum()
-            t = (slope / (slope - (y * (multiply(laplacian, ppy))).sum())).clamp(max=self.step)
+            t = (slope / (slope - (y * (multiply(laplacian, ppy))).sum())).nan_to_num(0.0).clamp(max=self.step)
             return y - t * py + t**2 / 2 * p(ppy)
         t = self.best_step(py, ppy, g, laplacian)
         y = y - t * py + t**2 / 2 * ppy

@@ -10,6 +10,7 @@ from neuralclust.functional.distance import unit_norm
 from neuralclust.functional.graph import (
     degrees,
     distance_scale,
+    edge_weights,
     laplacian,
     multiply,
     nearest_neighbors,
@@ -129,12 +130,14 @@ class SpectralLayer(CentroidLayer):
     @torch.no_grad()
     def set_anchors_(self, z: Tensor) -> Tensor:
         """Take the codes ``(m, embed_dim)`` of the anchors and return their graph ``(m, m)``, sparse."""
+        if len(z) > len(self.anchors):
+            raise ValueError(f"{len(z)} anchors do not fit into n_anchors={len(self.anchors)}.")
         points = self.compared(z)
         self.anchors[: len(z)] = points
         self.n_used.fill_(len(z))
         i, j, squared = neighbor_edges(points, self.n_neighbors)
         self.scale.copy_(self.bandwidth * distance_scale(squared))
-        return symmetric_graph(i, j, (-squared / self.scale).exp(), len(points))
+        return symmetric_graph(i, j, edge_weights(squared, self.scale), len(points))
 
     @torch.no_grad()
     def set_embedding_(self, y: Tensor, labels: Tensor) -> None:
@@ -143,7 +146,7 @@ class SpectralLayer(CentroidLayer):
         self.embedding.zero_()
         self.embedding[:m, :q] = y
         self.n_components.fill_(q)
-        one_hot = F.one_hot(labels, len(self.prototypes)).to(y.dtype)
+        one_hot = F.one_hot(labels, len(self.prototypes)).to(self.embedding.dtype)
         self.prototypes.copy_(unit_norm(one_hot.T @ unit_norm(self.embedding[:m])))
 
     @torch.no_grad()
@@ -190,10 +193,13 @@ class SpectralLayer(CentroidLayer):
         return nearest, torch.where(keep, squared, torch.inf)
 
     def extend(self, z: Tensor) -> Tensor:
-        """Embedding ``(b, 2k)`` of rows on their own, of unit length: the mean of their nearest anchors'."""
+        """Embedding ``(b, 2k)`` of rows on their own, the mean of their nearest anchors'; if residual, of length 1."""
         nearest, squared = self._weights(self.compared(z))
         weight = (-squared / self.scale).softmax(dim=1)  # as in the graph; relative, so that far rows have some too
-        return unit_norm((weight[..., None] * unit_norm(self.embedding)[nearest]).sum(dim=1))
+        if not self.residual:  # its classifier has learned eigenvectors as they are
+            return (weight[..., None] * self.embedding[nearest]).sum(dim=1)
+        rows = unit_norm(self.embedding[nearest].flatten(0, 1)).view(*nearest.shape, -1)
+        return unit_norm((weight[..., None] * rows).sum(dim=1))
 
     def embed(self, z: Tensor, graph: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding ``(b, 2k)`` of a batch within the anchors' graph, of unit length, and ``tr(Y^T L Y) / q``.
@@ -211,7 +217,7 @@ class SpectralLayer(CentroidLayer):
         nearest, squared = self._weights(self.compared(z), own)
         finite = squared.isfinite()
         row = torch.arange(len(z), device=z.device)[:, None].expand_as(nearest)[finite]
-        weight = (-squared[finite] / self.scale).exp() / 2
+        weight = edge_weights(squared[finite], self.scale) / 2
         i, j = graph.indices()
         row, column = m + row, nearest[finite]
         index = torch.stack([torch.cat([i, row, column]), torch.cat([j, column, row])])

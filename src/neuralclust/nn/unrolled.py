@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuralclust.functional.sparse import NOISES, shrink, soft_threshold
+from neuralclust.functional.sparse import NOISES, largest_step, shrink, soft_threshold
 from neuralclust.nn.autoencoders import Autoencoder, dense, image_shape
 
 MAPS = ("linear", "mlp", "conv")
@@ -142,7 +142,7 @@ class DLADMM(Autoencoder):
     hidden_layer_sizes : sequence of int, default=(500,)
         Hidden layers of "mlp".
     strides : sequence of int, default=(2, 2, 1)
-        Of "conv". (1, 1, 1) is the paper's: codes of ``128 height width`` numbers.
+        Of "conv". The paper names none; (1, 1, 1) would give codes of ``128 height width`` numbers.
     noise : {"row", "entry"}, default="entry"
         Shape of the noise: "entry" as in the paper's network, "row" as in its objective.
     normalize : bool, default=False
@@ -184,6 +184,8 @@ class DLADMM(Autoencoder):
             raise ValueError(f"maps={maps!r} must be one of {MAPS}.")
         if noise not in NOISES:
             raise ValueError(f"noise={noise!r} must be one of {NOISES}.")
+        if maps == "conv" and len(strides) != len(_CHANNELS):
+            raise ValueError(f"strides={tuple(strides)!r} must be {len(_CHANNELS)} numbers, one for each convolution.")
         if n_blocks < 1:
             raise ValueError(f"n_blocks={n_blocks!r} must be at least 1: the first makes the code.")
         blocks = []
@@ -259,8 +261,7 @@ class DLADMM(Autoencoder):
             As in :func:`~neuralclust.functional.linearised_admm`.
         """
         m, d = dictionary.shape
-        if step is None:
-            step = 0.95 / (beta * float(torch.linalg.matrix_norm(dictionary, 2)) ** 2)
+        step = largest_step(dictionary, lam, beta, step)
         net = cls((d,), n_blocks, maps="linear", embed_dim=m, noise=noise).to(dictionary.dtype)
         with torch.no_grad():
             for block in net.blocks:
