@@ -61,6 +61,23 @@ def test_rows_without_neighbours_and_separate_parts():
     assert labels.shape == (13,)
 
 
+@pytest.mark.parametrize("link", [0.0, 1e-6])
+def test_many_separate_parts_of_a_large_graph(link):
+    """Their eigenvalues are (nearly) equal: an eigensolver that finds one vector after the other misses some."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(12), 60)
+    i = np.arange(720)
+    j = 60 * y + rng.integers(0, 60, (8, 720))  # eight neighbours each, of the same part
+    graph = sp.coo_array((np.ones(8 * 720), (np.tile(i, 8), j.ravel())), shape=(720, 720)).tocsr()
+    ring = sp.coo_array((np.full(12, link), (i[::60], np.roll(i[::60], 1))), shape=(720, 720)).tocsr()
+    graph = graph + graph.T + ring + ring.T
+    labels, vectors = spectral_partition(graph, 12)
+    assert adjusted_rand_score(y, labels) == 1
+    parts = np.eye(12)[y] * np.sqrt(graph.sum(axis=1))[:, None]
+    overlap = np.linalg.svd(vectors.T @ (parts / np.linalg.norm(parts, axis=0)), compute_uv=False)
+    assert np.allclose(overlap, 1, atol=1e-3)
+
+
 def test_as_many_clusters_as_rows():
     labels, _ = spectral_partition(np.ones((3, 3)), 3)
     assert labels.shape == (3,)

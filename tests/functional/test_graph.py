@@ -60,6 +60,35 @@ def test_a_row_without_neighbours_has_no_nan():
     assert graph.grad.isfinite().all()
 
 
+def test_a_row_far_from_its_neighbours_has_finite_gradients():
+    """exp(-d^2 / s) of such a row underflows, and the gradient of a degree like that overflows."""
+    z = torch.cat([0.01 * torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.full((1, 3), 5.0)])
+    z.requires_grad_()
+    y = torch.randn(21, 2, generator=torch.Generator().manual_seed(1))
+    lap = laplacian(knn_graph(z, 3))
+    (y * multiply(lap, y)).sum().backward()
+    assert z.grad.isfinite().all()
+
+
+def test_neighbours_far_from_the_origin():
+    points = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    far = (points + 1000.0).double()
+    assert torch.equal(nearest_neighbors(far.float(), 3), nearest_neighbors(far.float().double(), 3))
+
+
+@pytest.mark.parametrize("layout", ["csr", "uncoalesced"])
+def test_products_of_other_sparse_layouts(points, layout):
+    dense = knn_graph(points, 3).to_dense()
+    if layout == "csr":
+        graph = dense.to_sparse_csr()
+    else:
+        i, j = dense.nonzero(as_tuple=True)
+        index = torch.stack([torch.cat([i, i]), torch.cat([j, j])])
+        graph = torch.sparse_coo_tensor(index, torch.cat([dense[i, j], dense[i, j]]) / 2, dense.shape)
+    y = torch.randn(40, 2, dtype=torch.float64)
+    assert torch.allclose(multiply(graph, y), dense @ y)
+
+
 def test_gradient_reaches_codes(points):
     """Through weights, normalisation and products; the choice of neighbours and the scale are constants."""
     scale = torch.ones((), dtype=torch.float64)

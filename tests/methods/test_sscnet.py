@@ -10,8 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from neuralclust import SSCNet
 from neuralclust.datasets import make_subspaces
-from neuralclust.functional import adaptive_weights
-from neuralclust.nn import DLADMM
+from neuralclust.functional import adaptive_weights, captured_fraction, knn_graph, laplacian
+from neuralclust.nn import DLADMM, SpectralLayer
 from tests.conftest import small
 
 
@@ -40,6 +40,72 @@ def test_the_updates_take_turns(easy):
     printed = small("SSCNet", variant="paper", max_epochs=1).fit(easy[0])
     coding, eigen, everything = (set(map(id, u.params)) for u in printed._updates(printed.module_, recipe))
     assert coding < eigen < everything
+
+
+def test_the_anchors_follow_once_an_epoch(easy, monkeypatch):
+    calls = []
+    original = SpectralLayer.refresh_
+    monkeypatch.setattr(SpectralLayer, "refresh_", lambda self, z: calls.append(1) or original(self, z))
+    small("SSCNet", batch_size=60, max_epochs=5).fit(easy[0])
+    assert len(calls) == 5  # before each epoch but the first, and at the end
+    small("SSCNet", encoder=None, batch_size=60, max_epochs=5).fit(easy[0])
+    assert len(calls) == 5  # features do not change
+
+
+@pytest.mark.parametrize("batch_size", [240, 60])
+def test_a_tolerance_of_0_never_ends_joint_training(easy, batch_size):
+    """Losses of different turns are not compared, though an epoch of one batch has one turn only."""
+    model = small("SSCNet", batch_size=batch_size, max_epochs=40, tol=0).fit(easy[0])
+    assert model.n_iter_ == 40
+
+
+def test_the_score_is_a_mean_over_rows(easy):
+    X, _ = easy
+    model = small("SSCNet").fit(X)
+    assert np.mean([model.score(X[i : i + 1]) for i in range(60)]) == pytest.approx(model.score(X[:60]), rel=1e-4)
+
+
+def test_eigenvectors_teach_the_codes(easy):
+    """With their weight at 0 the same seed gives another network."""
+    first, second = (small("SSCNet", eigen_weight=w, batch_size=60).fit(easy[0]).transform(easy[0]) for w in (0.0, 5.0))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_far_row_does_not_break_joint_training(easy):
+    X = np.vstack([easy[0], 50 * easy[0][:1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        assert np.isfinite(small("SSCNet").fit(X).loss_)
+
+
+def test_a_saved_model_is_of_the_size_of_its_data(easy, tmp_path):
+    small("SSCNet").fit(easy[0]).save(tmp_path / "model")
+    model = SSCNet.load(tmp_path / "model")
+    assert len(model.module_.head.anchors) == 240
+    assert np.array_equal(model.predict(easy[0]), model.labels_)
+
+
+def test_a_stream_teaches_the_classifier_and_moves_the_mean_codes(easy):
+    X, _ = easy
+    model = small("SSCNet").fit(X)
+    centers, weight = model.cluster_centers_, model.module_.head.classifier[0].weight.clone()
+    model.partial_fit(X[:60] + 0.2)
+    assert np.abs(model.cluster_centers_ - centers).max() > 1e-6
+    assert not torch.equal(weight, model.module_.head.classifier[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_anchors": 2}, "n_anchors=2"),
+        ({"variant": "paper", "batch_size": 2}, "batch_size=2"),
+        ({"n_neighbors": 0}, "n_neighbors"),
+        ({"sparsity": -1.0}, "sparsity"),
+    ],
+)
+def test_bad_parameters(easy, change, message):
+    with pytest.raises(ValueError, match=message):
+        small("SSCNet", **change).fit(easy[0])
 
 
 def test_no_blocks_is_a_plain_autoencoder(easy):
@@ -84,13 +150,18 @@ def test_the_printed_loss_has_a_trivial_optimum(subspaces):
     assert model._reconstruction(module, x, index)["loss"] == repaired["loss"]
 
 
-def test_the_paper_variant_runs_and_is_worse(subspaces):
-    X, y = subspaces
+def test_the_printed_eigenvectors_stay_at_their_random_start(easy):
+    """Four layers with steps of 0.01: the embedding of three plain clusters is noise."""
+    X, y = easy
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        paper = SSCNet(3, variant="paper", max_epochs=5, random_state=0).fit(X)
-    assert np.isfinite(paper.transform(X)).all()
+        paper = small("SSCNet", variant="paper", encoder=None, batch_size=240, max_epochs=30).fit(X)
+    head = paper.module_.head
+    lap = laplacian(knn_graph(head.anchors, 5), normalized=False).to_dense()
+    assert captured_fraction(head.embedding[:, :3], torch.linalg.eigh(lap)[1][:, :3]) < 0.2
     assert adjusted_rand_score(y, paper.labels_) < 0.5
+    repaired = small("SSCNet", encoder=None).fit(X)
+    assert adjusted_rand_score(y, repaired.labels_) > 0.9
 
 
 def test_weights_of_hard_rows_hardly_differ():

@@ -6,7 +6,7 @@ import torch
 from neuralclust.functional import laplacian, unit_norm
 from neuralclust.nn import SpectralLayer
 from neuralclust.nn.spectral import orthonormal, rotation_onto
-from neuralclust.spectral import spectral_partition
+from neuralclust.spectral import smallest_eigenvectors, spectral_partition
 
 
 def groups(n, seed=0):
@@ -24,7 +24,7 @@ def layer():
     z, y = groups(60)
     graph = layer.set_anchors_(z)
     _, vectors = spectral_partition(graph.to_dense().numpy(), 3)
-    layer.set_embedding_(torch.from_numpy(vectors.copy()).float(), y)
+    layer.set_embedding_(vectors, y)
     return layer, graph, y
 
 
@@ -47,6 +47,51 @@ def test_a_batch_agrees_with_its_rows_alone_whatever_the_batch(layer):
     assert ((a[:5] - b[:5]).norm(dim=1) < 0.1).all()
     assert ((a * layer.extend(z[:15])).sum(dim=1) > 0.95).all()
     assert torch.equal(layer.pseudo_labels(a), y[:15])
+
+
+@pytest.fixture
+def turning():
+    """A layer whose eigenvector layers also turn the columns among themselves."""
+    torch.manual_seed(0)
+    layer = SpectralLayer(8, 3, 60, n_neighbors=4, learn_rotation=True)
+    for step in layer.layers:
+        torch.nn.init.normal_(step.rotation, std=0.5)
+    z, y = groups(60)
+    graph = layer.set_anchors_(z)
+    layer.set_embedding_(smallest_eigenvectors(graph.to_dense().double().numpy(), 3), y)
+    return layer, graph, y
+
+
+def test_a_turn_of_the_eigenvectors_is_undone_in_a_batch(turning, monkeypatch):
+    layer, graph, _ = turning
+    z, _ = groups(30, seed=1)
+    none = torch.full((30,), -1)
+    alone = layer.extend(z)
+    assert ((layer.embed(z, graph, none)[0] * alone).sum(dim=1) > 0.95).all()
+    monkeypatch.setattr("neuralclust.nn.spectral.rotation_onto", lambda y, reference: torch.eye(y.shape[1]))
+    assert ((layer.embed(z, graph, none)[0] * alone).sum(dim=1) < 0.5).any()
+
+
+def test_a_turn_of_the_eigenvectors_is_undone_in_a_refresh(turning, monkeypatch):
+    layer, _, _ = turning
+    z, _ = groups(60)
+    before = layer.embedding.clone()
+    layer.refresh_(z)
+    assert torch.allclose(layer.embedding, before, atol=0.02)
+    monkeypatch.setattr("neuralclust.nn.spectral.rotation_onto", lambda y, reference: torch.eye(y.shape[1]))
+    layer.refresh_(z)
+    assert (layer.embedding - before).norm() > 0.1 * before.norm()
+
+
+def test_a_cluster_that_loses_its_anchors_keeps_its_prototype(layer):
+    layer, _, _ = layer
+    lost = torch.zeros(6)
+    lost[5] = 1.0  # far from every row
+    layer.prototypes[2] = lost
+    z, _ = groups(60)
+    layer.refresh_(z)
+    assert torch.equal(layer.prototypes[2], lost)
+    assert torch.bincount(layer.predict(z), minlength=3)[2] == 0
 
 
 def test_a_row_is_not_its_own_neighbour(layer):
@@ -112,9 +157,14 @@ def test_fewer_anchors_than_room_change_nothing():
         torch.manual_seed(0)
         layer = SpectralLayer(8, 3, room, n_neighbors=4)
         graph = layer.set_anchors_(z)
-        layer.set_embedding_(torch.from_numpy(spectral_partition(graph.to_dense().numpy(), 3)[1].copy()).float(), y)
+        layer.set_embedding_(spectral_partition(graph.to_dense().numpy(), 3)[1], y)
         answers.append(layer(groups(30, seed=1)[0]))
     assert torch.equal(*answers)
+
+
+def test_too_many_anchors():
+    with pytest.raises(ValueError, match="n_anchors=10"):
+        SpectralLayer(8, 3, 10).set_anchors_(groups(60)[0])
 
 
 def test_orthonormal_and_rotation():

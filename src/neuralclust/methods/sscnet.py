@@ -304,7 +304,7 @@ class SSCNet(NeuralClusterer):
         if not (isinstance(recipe.init, str) and recipe.init == "spectral"):
             super()._place_centers(module, source, recipe, trainer, seed)
             labels = squared_euclidean(z, module.head.centers).argmin(dim=1)
-        module.head.set_embedding_(torch.from_numpy(vectors.copy()).float().to(trainer.device), labels)
+        module.head.set_embedding_(vectors, labels)
 
     def _anchor_codes(self, module: ClusterModule, recipe: SimpleNamespace, device: torch.device) -> Tensor:
         mode = module.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -140,8 +141,9 @@ class SpectralLayer(CentroidLayer):
         return symmetric_graph(i, j, edge_weights(squared, self.scale), len(points))
 
     @torch.no_grad()
-    def set_embedding_(self, y: Tensor, labels: Tensor) -> None:
+    def set_embedding_(self, y: Tensor | np.ndarray, labels: Tensor) -> None:
         """Take eigenvectors ``(m, q)`` at the anchors, and prototypes from a label for each."""
+        y = torch.as_tensor(np.ascontiguousarray(y) if isinstance(y, np.ndarray) else y).to(self.embedding)
         m, q = y.shape
         self.embedding.zero_()
         self.embedding[:m, :q] = y
