@@ -46,6 +46,7 @@ from neuralclust.nn import (
 )
 from neuralclust.spectral import spectral_partition
 from neuralclust.training import (
+    LEARNING_RATES,
     LabelChanges,
     RunningMeans,
     Terms,
@@ -99,7 +100,8 @@ class NCSC(NeuralClusterer):
         than 16,000 rows (repaired); 5,000 (paper). Pretraining has 256 or fewer.
     lr, lr_classifier : float, default=None
         Learning rates of the autoencoder and of the classifier in joint training. None: 3e-4 (repaired) or 1e-5
-        (paper), and 1e-3. Pretraining has the usual one of the optimiser.
+        (paper), and 1e-3. Pretraining has the usual one of the optimiser, less in proportion to the root of a batch of
+        fewer than 256 rows.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
         Optimiser of the autoencoder and of the classifier; the classifier's start is learned by Adam.
     tol : float, default=1e-3
@@ -418,7 +420,9 @@ class NCSC(NeuralClusterer):
         return [*found, make_optimizer(recipe.optimizer, weights, recipe.lr)] if weights else found
 
     def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
-        return make_optimizer(recipe.optimizer, weights)
+        # Small batches, small steps: with the usual rate the wide net dies on a few hundred rows.
+        lr = LEARNING_RATES[recipe.optimizer] * (recipe.pretrain_batch_size / 256) ** 0.5
+        return make_optimizer(recipe.optimizer, weights, lr)
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         changes = LabelChanges(recipe.n_samples)
