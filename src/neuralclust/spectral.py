@@ -14,6 +14,7 @@ from sklearn.preprocessing import normalize
 from neuralclust.kmeans import fit_kmeans
 
 _DENSE = 500  # rows up to which all eigenvectors are computed at once
+_PATIENCE = 10  # starts without a smaller cut
 _SPARE = 2.0  # eigenvectors looked at, per cluster
 
 
@@ -71,7 +72,9 @@ def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:
     return float(n_clusters - (within / np.maximum(volume, 1e-300)).sum())
 
 
-def spectral_partition(graph: Any, n_clusters: int, *, n_init: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def spectral_partition(
+    graph: Any, n_clusters: int, *, n_init: int = 50, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of a graph's rows, and the eigenvectors that tell them apart.
 
     k-means on the rows of the first q eigenvectors, scaled to unit length, for several q from ``n_clusters`` to twice
@@ -85,8 +88,8 @@ def spectral_partition(graph: Any, n_clusters: int, *, n_init: int = 6, seed: in
         Symmetric weights.
     n_clusters : int
         Number of clusters.
-    n_init : int, default=6
-        Starts of k-means for each q.
+    n_init : int, default=50
+        Starts of k-means for each q at most; ten in a row that find nothing better are the last.
     seed : int, default=0
         Random seed.
 
@@ -107,14 +110,16 @@ def spectral_partition(graph: Any, n_clusters: int, *, n_init: int = 6, seed: in
     n = graph.shape[0]
     most = min(n, int(_SPARE * n_clusters))
     vectors = smallest_eigenvectors(graph, most, seed)
-    counts = np.unique(np.linspace(min(n_clusters, most), most, 8).round().astype(int))
-    best: tuple[float, np.ndarray, int] | None = None
-    for q in counts:
-        rows = normalize(vectors[:, :q])
-        for start in range(n_init):
-            labels = fit_kmeans(rows, n_clusters, n_init=1, seed=seed + start).labels_
+    counts = np.unique(np.linspace(min(n_clusters, most), most, 12).round().astype(int))
+    rows = {q: normalize(vectors[:, :q]) for q in counts}
+    best: tuple[float, np.ndarray, int] = np.inf, np.zeros(n, dtype=np.int64), counts[0]
+    found = 0
+    for start in range(n_init):
+        for q in counts:
+            labels = fit_kmeans(rows[q], n_clusters, n_init=1, seed=seed + start).labels_
             cut = normalized_cut(graph, labels, n_clusters)
-            if best is None or cut < best[0]:
-                best = cut, labels, q
-    assert best is not None
+            if cut < best[0] - 1e-9:
+                best, found = (cut, labels, q), start
+        if start - found >= _PATIENCE:
+            break
     return best[1].astype(np.int64), vectors[:, : best[2]]
