@@ -46,7 +46,7 @@ def smallest_eigenvectors(graph: Any, n_components: int, seed: int = 0) -> np.nd
     half = np.where(degree > 0, 1 / np.sqrt(np.maximum(degree, np.finfo(np.float64).tiny)), 0.0)
     if n <= _DENSE or 5 * n_components >= n:
         dense = graph.toarray() if sp.issparse(graph) else np.asarray(graph, dtype=np.float64)
-        return eigh(half[:, None] * dense * half, subset_by_index=[n - n_components, n - 1])[1][:, ::-1]
+        return eigh(half[:, None] * dense * half, subset_by_index=[n - n_components, n - 1])[1][:, ::-1].copy()
     scaled = sp.diags_array(half) @ graph @ sp.diags_array(half) if sp.issparse(graph) else half[:, None] * graph * half
     # All at once: separate parts share an eigenvalue, of which a method that finds one after the other misses some.
     start = np.random.default_rng(seed).standard_normal((n, n_components))

@@ -143,7 +143,7 @@ class SpectralLayer(CentroidLayer):
     @torch.no_grad()
     def set_embedding_(self, y: Tensor | np.ndarray, labels: Tensor) -> None:
         """Take eigenvectors ``(m, q)`` at the anchors, and prototypes from a label for each."""
-        y = torch.as_tensor(np.ascontiguousarray(y) if isinstance(y, np.ndarray) else y).to(self.embedding)
+        y = torch.as_tensor(np.array(y) if isinstance(y, np.ndarray) else y).to(self.embedding)
         m, q = y.shape
         self.embedding.zero_()
         self.embedding[:m, :q] = y
