@@ -67,8 +67,9 @@ def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:
     1.143
     """
     one_hot = np.eye(n_clusters)[labels]
-    within = (one_hot * (graph @ one_hot)).sum(axis=0)
-    volume = one_hot.T @ np.asarray(graph.sum(axis=1)).ravel()
+    weight = graph @ one_hot  # of each row to each cluster
+    within = (one_hot * weight).sum(axis=0)
+    volume = one_hot.T @ weight.sum(axis=1)
     return float(n_clusters - (within / np.maximum(volume, 1e-300)).sum())
 
 

@@ -21,7 +21,7 @@ def nearest_neighbors(z: Tensor, n_neighbors: int, other: Tensor | None = None) 
     n_neighbors : int
         Neighbours of each; fewer where there are not as many.
     other : Tensor of shape (m, p), optional
-        Where to look for them. None: among ``z``, without the row itself.
+        Where to look for them, near the origin: squares cancel far from it. None: among ``z``, without the row itself.
 
     Returns
     -------
@@ -34,9 +34,9 @@ def nearest_neighbors(z: Tensor, n_neighbors: int, other: Tensor | None = None) 
     >>> nearest_neighbors(torch.tensor([[0.0], [1.0], [5.0]]), 1).ravel()
     tensor([1, 0, 1])
     """
+    if other is None:
+        z = z - z.mean(dim=0)  # far from the origin the squares below would cancel
     rows = z if other is None else other
-    middle = rows.mean(dim=0)  # far from the origin the squares below would cancel
-    z, rows = z - middle, rows - middle
     k = min(n_neighbors, len(rows) - (other is None))
     squares = rows.square().sum(dim=1)
     found = []

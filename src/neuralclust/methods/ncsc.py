@@ -301,8 +301,7 @@ class NCSC(NeuralClusterer):
                 z = module.encode(x)
             return {"loss": F.cross_entropy(module.head.logits(z), labels[index.to(labels.device)])}
 
-        params = [*module.head.body.parameters(), *module.head.last.parameters()]
-        update = Update(loss, torch.optim.Adam(params, 1e-2), rate=cosine_rate)
+        update = Update(loss, torch.optim.Adam(module.head.parameters(), 1e-2), rate=cosine_rate)
         steps = max(1, len(rows) // trainer.batch_size)
         trainer.fit(module, rows, [update], stage="warm start", epochs=math.ceil(_WARM_STEPS / steps))
 
@@ -414,8 +413,7 @@ class NCSC(NeuralClusterer):
 
     def _optimizers(self, module: ClusterModule, recipe: SimpleNamespace) -> list[torch.optim.Optimizer]:
         """Of the classifier and, if it learns, of the autoencoder."""
-        classifier = [*module.head.body.parameters(), *module.head.last.parameters()]
-        found = [make_optimizer(recipe.optimizer, classifier, recipe.lr_classifier)]
+        found = [make_optimizer(recipe.optimizer, list(module.head.parameters()), recipe.lr_classifier)]
         weights = trainable(module.autoencoder)
         return [*found, make_optimizer(recipe.optimizer, weights, recipe.lr)] if weights else found
 

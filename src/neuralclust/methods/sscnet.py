@@ -24,7 +24,6 @@ from neuralclust.nn.eigen import random_orthonormal
 from neuralclust.spectral import spectral_partition
 from neuralclust.training import (
     LabelChanges,
-    Loss,
     RunningMeans,
     Terms,
     Trainer,
@@ -292,9 +291,9 @@ class SSCNet(NeuralClusterer):
         recipe.anchors = Rows(source, chosen)
         recipe.position = torch.full((len(source),), -1)  # of a row among the anchors
         recipe.position[chosen] = torch.arange(len(chosen))
-        recipe.start = random_orthonormal(min(recipe.batch_size, len(source)), self.n_clusters, trainer.generator)
         if self.variant == "paper":
-            self._embed_printed(module, recipe, trainer.device)
+            recipe.start = random_orthonormal(min(recipe.batch_size, len(source)), self.n_clusters, trainer.generator)
+            self._printed_anchors(module, recipe, trainer.device)
             return
         z = self._anchor_codes(module, recipe, trainer.device)
         finite_codes(z.cpu().numpy())
@@ -315,7 +314,7 @@ class SSCNet(NeuralClusterer):
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         """The anchors under the final network, and mean codes of the clusters."""
         if self.variant == "paper":
-            self._embed_printed(module, recipe, device)
+            self._printed_anchors(module, recipe, device)
         elif recipe.max_epochs and trainable(module.autoencoder):
             module.head.refresh_(self._anchor_codes(module, recipe, device))
         self._mean_codes(module, source, device)
@@ -363,57 +362,64 @@ class SSCNet(NeuralClusterer):
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         """Algorithm 1: every third batch teaches the codes, every third the eigenvectors too, every third all."""
         changes = LabelChanges(recipe.n_samples)
-        losses = self._repaired(recipe, changes) if self.variant == "repaired" else self._printed(recipe, changes)
+        if self.variant == "repaired":
+            coding, embed, classify = self._coding, self._embed, self._classify
+        else:
+            coding, embed, classify = self._printed_coding, self._printed_embed, self._printed_classify
+        batches = max(1, recipe.n_samples // recipe.batch_size)
+        seen = 0
+
+        def codes(module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
+            nonlocal seen
+            if seen and seen % batches == 0:
+                self._follow(module, recipe)
+            seen += 1
+            return coding(module, x)
+
+        def eigenvectors(module: ClusterModule, x: Tensor, index: Tensor) -> tuple[Tensor, Terms]:
+            z, terms = codes(module, x)
+            y, smoothness = embed(module, z, index, recipe)
+            return y, {**terms, "loss": terms["loss"] + self.eigen_weight * smoothness, "eigen": smoothness}
+
+        def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+            y, terms = eigenvectors(module, x, index)
+            logits, clu = classify(module, y)
+            loss = terms["loss"] + self.clustering_weight * clu
+            return {**terms, "loss": loss, "clu": clu, "changed": changes(logits.argmax(dim=1), index)}
+
         head = [*module.head.transform.parameters(), *module.head.classifier.parameters()]
         parts = trainable(module.autoencoder), list(module.head.layers.parameters()), head  # Theta 1, 2, 3
         one, two, three = ([make_optimizer(recipe.optimizer, p, recipe.lr)] if p else [] for p in parts)
         rate = cosine_rate if self.variant == "repaired" else None
-        coding, eigen, everything = losses
         all_three = Update(everything, *one, *two, *three, rate=rate)
         if not one:
             return [all_three]
-        return [Update(coding, *one, rate=rate), Update(eigen, *one, *two, rate=rate), all_three]
+        return [
+            Update(lambda module, x, index: codes(module, x)[1], *one, rate=rate),
+            Update(lambda module, x, index: eigenvectors(module, x, index)[1], *one, *two, rate=rate),
+            all_three,
+        ]
 
-    def _repaired(self, recipe: SimpleNamespace, changes: LabelChanges) -> tuple[Loss, Loss, Loss]:
-        batches = max(1, recipe.n_samples // recipe.batch_size)
-        learns = self.encoder is not None
-        seen = 0
+    def _follow(self, module: ClusterModule, recipe: SimpleNamespace) -> None:
+        """Once an epoch the anchors follow the network."""
+        if self.variant == "repaired" and self.encoder is not None:
+            z = self._anchor_codes(module, recipe, recipe.graph.device)
+            if z.isfinite().all():  # else the loss will not be either, and the trainer says so
+                recipe.graph = module.head.refresh_(z)
 
-        def follow(module: ClusterModule, index: Tensor) -> Tensor:
-            """Once an epoch the anchors follow the network; which anchor each row is."""
-            nonlocal seen
-            if learns and seen and seen % batches == 0:
-                z = self._anchor_codes(module, recipe, recipe.graph.device)
-                if z.isfinite().all():  # else the loss will not be either, and the trainer says so
-                    recipe.graph = module.head.refresh_(z)
-            seen += 1
-            return recipe.position[index.cpu()].to(recipe.graph.device)
+    def _embed(self, module: ClusterModule, z: Tensor, index: Tensor, recipe: SimpleNamespace) -> tuple[Tensor, Tensor]:
+        """Eigenvectors of the batch within the anchors' graph, and Eq. 28."""
+        return module.head.embed(z, recipe.graph, recipe.position[index.cpu()].to(z.device))
 
-        def coding(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            follow(module, index)
-            return self._coding(module, x)[1]
-
-        def eigen(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            own = follow(module, index)
-            z, terms = self._coding(module, x)
-            _, smoothness = module.head.embed(z, recipe.graph, own)
-            return {**terms, "loss": terms["loss"] + self.eigen_weight * smoothness, "eigen": smoothness}
-
-        def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            own = follow(module, index)
-            z, terms = self._coding(module, x)
-            y, smoothness = module.head.embed(z, recipe.graph, own)
-            logits = module.head.logits(y)
-            clu = F.cross_entropy(logits, module.head.pseudo_labels(y.detach()))
-            loss = terms["loss"] + self.eigen_weight * smoothness + self.clustering_weight * clu
-            changed = changes(logits.argmax(dim=1), index)
-            return {**terms, "loss": loss, "eigen": smoothness, "clu": clu, "changed": changed}
-
-        return coding, eigen, everything
+    def _classify(self, module: ClusterModule, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and Eq. 29 with the persistent prototypes as pseudo-labels."""
+        logits = module.head.logits(y)
+        return logits, F.cross_entropy(logits, module.head.pseudo_labels(y.detach()))
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
-        head = [*module.head.transform.parameters(), *module.head.classifier.parameters()]
-        return RunningMeans(self._centers_only, make_optimizer(recipe.optimizer, head, recipe.lr))
+        return RunningMeans(
+            self._centers_only, make_optimizer(recipe.optimizer, list(module.head.parameters()), recipe.lr)
+        )
 
     # -- as printed -------------------------------------------------------------------------------------------
 
@@ -429,47 +435,32 @@ class SSCNet(NeuralClusterer):
         rec, sparse = (adaptive_weights(norms.detach()) * norms).sum(), z.abs().sum()
         return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
 
-    def _printed_embedding(self, module: ClusterModule, z: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    def _printed_embed(
+        self, module: ClusterModule, z: Tensor, index: Tensor | None, recipe: SimpleNamespace
+    ) -> tuple[Tensor, Tensor]:
         """Eigenvectors of the batch's own graph, from the start that all batches share, and Eq. 28."""
-        lap = laplacian(knn_graph(z, self._value("n_neighbors"), self._value("bandwidth")), normalized=False)
-        y = start[: len(z)].to(z.device)
+        lap = laplacian(knn_graph(z, recipe.n_neighbors, recipe.bandwidth), normalized=False)
+        y = recipe.start[: len(z)].to(z.device)
         for layer in module.head.layers:
             y = layer(y, lap)
-        return y, (y * multiply(lap, y)).sum()
+        return F.pad(y, (0, self.n_clusters)), (y * multiply(lap, y)).sum()
 
-    def _embed_printed(self, module: ClusterModule, recipe: SimpleNamespace, device: torch.device) -> None:
+    def _printed_classify(self, module: ClusterModule, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and Eq. 29 with a k-means of this batch alone as pseudo-labels."""
+        h = module.head.transform(y)
+        points = h.detach().nan_to_num(0.0).cpu().numpy()  # what diverges is for the trainer to notice
+        labels = torch.from_numpy(fit_kmeans(points, self.n_clusters, n_init=1, seed=0).labels_).long()
+        logits = module.head.classifier(h)
+        return logits, F.cross_entropy(logits, labels.to(h.device), reduction="sum")
+
+    def _printed_anchors(self, module: ClusterModule, recipe: SimpleNamespace, device: torch.device) -> None:
         """The anchors as a batch, for ``predict``."""
         z = self._anchor_codes(module, recipe, device)
         module.head.set_anchors_(z)
         with torch.no_grad():
-            y, _ = self._printed_embedding(module, z, recipe.start)
-            logits = module.head.logits(F.pad(y, (0, self.n_clusters)))
-        module.head.set_embedding_(y, logits.argmax(dim=1))
-
-    def _printed(self, recipe: SimpleNamespace, changes: LabelChanges) -> tuple[Loss, Loss, Loss]:
-        seed = 0
-
-        def coding(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            return self._printed_coding(module, x)[1]
-
-        def eigen(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            z, terms = self._printed_coding(module, x)
-            _, smoothness = self._printed_embedding(module, z, recipe.start)
-            return {**terms, "loss": terms["loss"] + self.eigen_weight * smoothness, "eigen": smoothness}
-
-        def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            z, terms = self._printed_coding(module, x)
-            y, smoothness = self._printed_embedding(module, z, recipe.start)
-            h = module.head.transform(F.pad(y, (0, self.n_clusters)))
-            points = h.detach().nan_to_num(0.0).cpu().numpy()  # what diverges is for the trainer to notice
-            labels = torch.from_numpy(fit_kmeans(points, self.n_clusters, n_init=1, seed=seed).labels_).long()
-            logits = module.head.classifier(h)
-            clu = F.cross_entropy(logits, labels.to(h.device), reduction="sum")
-            loss = terms["loss"] + self.eigen_weight * smoothness + self.clustering_weight * clu
-            changed = changes(logits.argmax(dim=1), index)
-            return {**terms, "loss": loss, "eigen": smoothness, "clu": clu, "changed": changed}
-
-        return coding, eigen, everything
+            y, _ = self._printed_embed(module, z, None, recipe)
+            labels = module.head.logits(y).argmax(dim=1)
+        module.head.set_embedding_(y[:, : self.n_clusters], labels)
 
 
 def _norms(e: Tensor) -> Tensor:

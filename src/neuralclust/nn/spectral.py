@@ -186,7 +186,8 @@ class SpectralLayer(CentroidLayer):
         """The nearest anchors ``(b, N)`` of rows, but not the rows' ``own``, and the weights of the edges to them."""
         anchors = self.anchors[: int(self.n_used)]
         more = self.n_neighbors + (own is not None)
-        nearest = nearest_neighbors(points.detach(), min(more, len(anchors)), anchors)
+        middle = 0.0 if self.cosine else anchors.mean(dim=0)
+        nearest = nearest_neighbors(points.detach() - middle, min(more, len(anchors)), anchors - middle)
         squared = (points[:, None] - anchors[nearest]).square().sum(dim=2)
         if own is None:
             return nearest, squared
