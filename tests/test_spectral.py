@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
+from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
-from neuralclust.spectral import normalized_cut, smallest_eigenvectors, spectral_partition
+from neuralclust.functional import knn_graph
+from neuralclust.spectral import balanced_cut, normalized_cut, smallest_eigenvectors, spectral_partition
 
 
 def blocks(sizes, within=1.0, between=0.01, seed=0):
@@ -87,3 +90,20 @@ def test_same_seed_same_partition():
     graph, _ = blocks([30, 30, 30], between=0.6)
     first, second = (spectral_partition(graph, 3, seed=4)[0] for _ in range(2))
     assert np.array_equal(first, second)
+
+
+def test_a_handful_of_rows_apart_from_all_others_is_no_cluster():
+    """Of digits the normalised cut alone takes 27 rows for a cluster, and merges two classes for it."""
+    z = torch.from_numpy(load_digits().data).float()
+    graph = knn_graph(z, 5).coalesce()
+    graph = sp.csr_array((graph.values().double().numpy(), graph.indices().numpy()), shape=graph.shape)
+
+    def smallest(balance):
+        labels, _ = spectral_partition(graph, 10, n_init=5, balance=balance)
+        return labels, np.bincount(labels, minlength=10).min()
+
+    cut, n_cut = smallest(0.0)
+    balanced, n_balanced = smallest(0.5)
+    assert n_cut < 50 < 100 < n_balanced
+    assert normalized_cut(graph, cut, 10) < normalized_cut(graph, balanced, 10)
+    assert balanced_cut(graph, cut, 10) > balanced_cut(graph, balanced, 10)

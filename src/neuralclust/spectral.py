@@ -1,4 +1,4 @@
-"""Spectral partition of a graph: k-means on eigenvectors, the partition with the smallest normalised cut."""
+"""Spectral partition of a graph: k-means on eigenvectors, the partition with the smallest balanced cut."""
 
 from __future__ import annotations
 
@@ -73,15 +73,35 @@ def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:
     return float(n_clusters - (within / np.maximum(volume, 1e-300)).sum())
 
 
+def balanced_cut(graph: Any, labels: np.ndarray, n_clusters: int, balance: float = 0.5) -> float:
+    """Normalised cut plus ``balance`` times the divergence of the cluster sizes from equal ones.
+
+    A handful of rows that have only one another as neighbours are the cheapest cluster there is: the cut alone would
+    give them one and merge two large clusters for it. The divergence is that of Kullback and Leibler,
+    ``log k - entropy of the sizes``, in nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from neuralclust.spectral import balanced_cut
+    >>> round(balanced_cut(np.eye(4), np.array([0, 0, 0, 1]), 2), 3)
+    0.065
+    """
+    share = np.bincount(labels, minlength=n_clusters) / len(labels)
+    divergence = np.log(n_clusters) + (share[share > 0] * np.log(share[share > 0])).sum()
+    return normalized_cut(graph, labels, n_clusters) + balance * float(divergence)
+
+
 def spectral_partition(
-    graph: Any, n_clusters: int, *, n_init: int = 50, seed: int = 0
+    graph: Any, n_clusters: int, *, n_init: int = 50, balance: float = 0.5, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of a graph's rows, and the eigenvectors that tell them apart.
 
     k-means on the rows of the first q eigenvectors, scaled to unit length, for several q from ``n_clusters`` to twice
-    as many and ``n_init`` starts each. The partition with the smallest normalised cut is kept, which is what the
-    eigenvectors are a relaxation of; inertia cannot compare different q. (With q = ``n_clusters`` alone, two close
-    clusters are often merged and a large one is cut: what tells the close ones apart is in the next eigenvectors.)
+    as many and ``n_init`` starts each. The partition with the smallest :func:`balanced_cut` is kept; the normalised cut
+    in it is what the eigenvectors are a relaxation of, and inertia cannot compare different q. (With
+    q = ``n_clusters`` alone, two close clusters are often merged and a large one is cut: what tells the close ones
+    apart is in the next eigenvectors.)
 
     Parameters
     ----------
@@ -91,6 +111,8 @@ def spectral_partition(
         Number of clusters.
     n_init : int, default=50
         Starts of k-means for each q at most; ten in a row that find nothing better are the last.
+    balance : float, default=0.5
+        How much equal sizes count; 0: the normalised cut alone.
     seed : int, default=0
         Random seed.
 
@@ -118,7 +140,7 @@ def spectral_partition(
     for start in range(n_init):
         for q in counts:
             labels = fit_kmeans(rows[q], n_clusters, n_init=1, seed=seed + start).labels_
-            cut = normalized_cut(graph, labels, n_clusters)
+            cut = balanced_cut(graph, labels, n_clusters, balance)
             if cut < best[0] - 1e-9:
                 best, found = (cut, labels, q), start
         if start - found >= _PATIENCE:

@@ -58,7 +58,7 @@ class SSCNet(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"spectral", "k-means", "k-means++", "random"} or ndarray, default="spectral"
-        First clusters of the anchors: the spectral partition of their graph with the smallest normalised cut; or of
+        First clusters of the anchors: the spectral partition of their graph with the smallest balanced cut; or of
         k-means on the codes, of its seeding, of random rows, of given centres in the space of the codes. Not used by
         the paper, which clusters every batch anew.
     max_epochs : int, default=None
@@ -134,7 +134,7 @@ class SSCNet(NeuralClusterer):
     27 and a k-means for every batch as printed, graphs of the batch alone; only the rows of ``predict`` go by anchors,
     since the paper does not say how.
 
-    The eigenvectors are as many as give the smallest normalised cut, between one and two per cluster: with one per
+    The eigenvectors are as many as give the smallest balanced cut, between one and two per cluster: with one per
     cluster, two close clusters are often merged.
 
     References
