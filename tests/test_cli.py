@@ -114,7 +114,10 @@ def test_help_of_a_method_explains_its_parameters(capsys):
         cli.main(["fit", "--method", "kmeansnet", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "parameters of KMeansNet" in text
-    assert "--max-epochs VALUE Epochs of joint training. None: 50 (repaired), 3000 (paper)." in text
+    assert (
+        "--max-epochs VALUE Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper)."
+        in text
+    )
     assert "0.4 %" not in text  # notes are not parameters
     assert "--n-components" not in text
 

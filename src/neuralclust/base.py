@@ -25,6 +25,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from neuralclust.augment import AUGMENTATIONS
 from neuralclust.data import Source, as_source, consecutive
 from neuralclust.fitting import TILE, FitProcedure
 from neuralclust.runtime import draw_seeds, seeded
@@ -36,6 +37,8 @@ from neuralclust.training import (
     prepared,
     trainable,
 )
+
+AUGMENT: list[Any] = [StrOptions(set(AUGMENTATIONS)), callable, None]  # what the parameter of that name may be
 
 
 class NeuralClusterer(
@@ -52,7 +55,7 @@ class NeuralClusterer(
         "embed_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions({"k-means", "k-means++", "random"}), np.ndarray, None],
+        "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray, None],
         "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
         "pretrain_epochs": [Interval(Integral, 0, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -27,16 +27,36 @@ from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
+from neuralclust.spectral import spectral_centers
 from neuralclust.training import (
+    LEARNING_RATES,
     Terms,
     Trainer,
     Update,
     make_optimizer,
     map_rows,
     mean_terms,
+    one_cycle,
     settled,
     trainable,
 )
+
+_PEAK = 3.0  # highest rate of pretraining, in units of the learning rate
+
+
+class _Epochs(NamedTuple):
+    """As many as give so many steps, within limits."""
+
+    steps: int
+    least: int
+    most: int
+
+    def epochs(self, steps: int) -> int:
+        return min(self.most, max(self.least, round(self.steps / steps)))
+
+
+# Epochs of a stage when nobody names them.
+_ENOUGH = {"pretrain_epochs": _Epochs(4000, 40, 150), "max_epochs": _Epochs(2000, 20, 60)}
 
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
@@ -90,9 +110,14 @@ class FitProcedure(BaseEstimator):
     def _initialize(self, module: ClusterModule, source: Source, trainer: Trainer) -> None:
         """What a new network takes from the data before it learns."""
 
-    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
+    def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
         """Of the autoencoder alone."""
-        return make_optimizer(recipe.optimizer, weights, recipe.lr)
+        if not recipe.one_cycle:
+            return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, recipe.lr))
+        lr = LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
+        # Small batches, small steps: at the full rate a wide net dies on a few hundred rows.
+        lr *= _PEAK * min(1.0, (recipe.pretrain_batch_size / 256) ** 0.5)
+        return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr), rate=one_cycle)
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         """What the cluster layer keeps of all rows, once it is trained."""
@@ -189,8 +214,7 @@ class FitProcedure(BaseEstimator):
         weights = trainable(module.autoencoder)
         n_iter = 0
         if weights:
-            pretraining = Update(self._reconstruction, self._pretrain_optimizer(weights, recipe))
-            n_iter = stage("pretrain", recipe.pretrain_epochs, [pretraining], "all", None)
+            n_iter = stage("pretrain", recipe.pretrain_epochs, [self._pretraining(weights, recipe)], "all", None)
         self._place_centers(module, source, recipe, trainer, seed)
         fitted = {"module_": module, "n_features_in_": self.n_features_in_}
         updates = self._updates(module, recipe)
@@ -209,6 +233,8 @@ class FitProcedure(BaseEstimator):
                     f"init has shape {centers.shape}; {expected} is needed: a centre for each cluster, in "
                     f"the space of the codes."
                 )
+        elif recipe.init == "spectral":
+            centers = spectral_centers(z, self.n_clusters, seed=seed)
         else:
             centers = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
         module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
@@ -318,6 +344,11 @@ class FitProcedure(BaseEstimator):
         values.setdefault("keep_origin", self.encoder is None and values["normalize"])
         values.setdefault("pretrain_batch_size", values["batch_size"])
         values.setdefault("pretrain_tol", values["tol"])
+        values.setdefault("one_cycle", False)
+        steps = max(1, n_samples // values["batch_size"])
+        for name, enough in _ENOUGH.items():
+            if values.get(name) is None:
+                values[name] = enough.epochs(steps)
         values["n_samples"] = n_samples
         return SimpleNamespace(**values)
 
@@ -333,13 +364,25 @@ class FitProcedure(BaseEstimator):
         autoencoder.normalize = recipe.normalize
         return ClusterModule(autoencoder, self._head(autoencoder.embed_dim, recipe), shape)
 
-    def _view(self, module: ClusterModule, x: Tensor) -> Tensor:
+    def _view(self, module: ClusterModule, x: Tensor, stage: str = "joint") -> Tensor:
         """Augmented rows, while training a method that has ``augment``."""
-        augment = resolve_augmentation(getattr(self, "augment", None))
-        return x if augment is None or not module.training else augment(x)
+        views = resolve_augmentation(getattr(self, "augment", None))
+        return x if views is None or not module.training else getattr(views, stage)(x)
+
+    def _encode_views(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What is to be reconstructed, its codes, and the codes that the clustering loss sees: the clean rows first.
+
+        Without augmentation they are the rows themselves.
+        """
+        view = self._view(module, x)
+        if view is x:
+            z = module.encode(x)
+            return x, z, [z]
+        z, z_view = module.encode(torch.cat([x, view])).chunk(2)
+        return view, z_view, [z, z_view]
 
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        x = self._view(module, x)
+        x = self._view(module, x, "pretrain")
         noisy = mask_noise(x, getattr(self, "noise", 0.0)) if module.training else x
         rec = reconstruction_loss(x, module.decode(module.encode(noisy)))
         return {"loss": rec, "rec": rec}

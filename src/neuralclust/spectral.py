@@ -7,14 +7,19 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from scipy.linalg import eigh
 from scipy.sparse.linalg import lobpcg
 from sklearn.preprocessing import normalize
+from torch import Tensor
 
-from neuralclust.kmeans import fit_kmeans
+from neuralclust.functional.graph import knn_graph
+from neuralclust.kmeans import fit_kmeans, initial_centers
 
 _DENSE = 500  # rows up to which all eigenvectors are computed at once
 _PATIENCE = 10  # starts without a smaller cut
+_NEIGHBORS = 10
+_GRAPH_ROWS = 10_000  # rows of a graph that gives first centres
 _SPARE = 2.0  # eigenvectors looked at, per cluster
 
 
@@ -73,27 +78,25 @@ def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:
     return float(n_clusters - (within / np.maximum(volume, 1e-300)).sum())
 
 
-def balanced_cut(graph: Any, labels: np.ndarray, n_clusters: int, balance: float = 0.5) -> float:
-    """Normalised cut plus ``balance`` times the divergence of the cluster sizes from equal ones.
+def balanced_cut(graph: Any, labels: np.ndarray, n_clusters: int, balance: float = 0.05) -> float:
+    """Normalised cut plus ``balance`` times the logarithm of how much smaller than the mean the smallest cluster is.
 
     A handful of rows that have only one another as neighbours are the cheapest cluster there is: the cut alone would
-    give them one and merge two large clusters for it. The divergence is that of Kullback and Leibler,
-    ``log k - entropy of the sizes``, in nats.
+    give them one and merge two large clusters for it.
 
     Examples
     --------
     >>> import numpy as np
     >>> from neuralclust.spectral import balanced_cut
-    >>> round(balanced_cut(np.eye(4), np.array([0, 0, 0, 1]), 2), 3)
-    0.065
+    >>> round(balanced_cut(np.eye(4), np.array([0, 0, 0, 1]), 2), 3)  # half of the mean
+    0.035
     """
-    share = np.bincount(labels, minlength=n_clusters) / len(labels)
-    divergence = np.log(n_clusters) + (share[share > 0] * np.log(share[share > 0])).sum()
-    return normalized_cut(graph, labels, n_clusters) + balance * float(divergence)
+    smallest = max(np.bincount(labels, minlength=n_clusters).min(), 0.5)
+    return normalized_cut(graph, labels, n_clusters) + balance * float(np.log(len(labels) / (n_clusters * smallest)))
 
 
 def spectral_partition(
-    graph: Any, n_clusters: int, *, n_init: int = 50, balance: float = 0.5, seed: int = 0
+    graph: Any, n_clusters: int, *, n_init: int = 50, balance: float = 0.05, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clusters of a graph's rows, and the eigenvectors that tell them apart.
 
@@ -111,8 +114,8 @@ def spectral_partition(
         Number of clusters.
     n_init : int, default=50
         Starts of k-means for each q at most; ten in a row that find nothing better are the last.
-    balance : float, default=0.5
-        How much equal sizes count; 0: the normalised cut alone.
+    balance : float, default=0.05
+        How much a small cluster costs; 0: the normalised cut alone.
     seed : int, default=0
         Random seed.
 
@@ -146,3 +149,53 @@ def spectral_partition(
         if start - found >= _PATIENCE:
             break
     return best[1].astype(np.int64), vectors[:, : best[2]]
+
+
+def as_scipy(graph: Tensor) -> sp.csr_array:
+    """A sparse graph as scipy's routines want it, in float64."""
+    graph = graph.coalesce()
+    values = graph.values().double().cpu().numpy()
+    return sp.csr_array((values, tuple(graph.indices().cpu().numpy())), shape=tuple(graph.shape))
+
+
+def spectral_centers(z: np.ndarray, n_clusters: int, *, n_neighbors: int = _NEIGHBORS, seed: int = 0) -> np.ndarray:
+    """Mean codes of the clusters of the codes' nearest-neighbour graph, of at most 10,000 rows.
+
+    k-means wants round clusters of one size; codes of an autoencoder lie along curved sheets, of which it merges some
+    and cuts others.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n, p)
+        Codes, at least ``n_clusters`` of them.
+    n_clusters : int
+        Number of centres.
+    n_neighbors : int, default=10
+        Of each row in the graph.
+    seed : int, default=0
+        Random seed.
+
+    Returns
+    -------
+    ndarray of shape (n_clusters, p)
+        k-means' centres where the graph has fewer clusters, as with duplicate rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from neuralclust.spectral import spectral_centers
+    >>> z = np.random.default_rng(0).normal(size=(40, 2)).astype("float32")
+    >>> z[20:] += 10
+    >>> bool(np.abs(np.diff(spectral_centers(z, 2), axis=0)).min() > 8)
+    True
+    """
+    rows = np.random.default_rng(seed).permutation(len(z))[:_GRAPH_ROWS]
+    some = z[np.sort(rows)]
+    if 1 < n_clusters < len(some):
+        graph = as_scipy(knn_graph(torch.from_numpy(some), min(n_neighbors, len(some) - 1)))
+        labels, _ = spectral_partition(graph, n_clusters, seed=seed)
+        # In the order of their first rows: that of k-means hangs on the last digits of the eigenvectors.
+        found, first = np.unique(labels, return_index=True)
+        if len(found) == n_clusters:
+            return np.stack([some[labels == j].mean(axis=0) for j in found[first.argsort()]])
+    return initial_centers(z, n_clusters, "k-means", n_init=10, seed=seed)

@@ -56,7 +56,7 @@ def test_repaired_stays_in_its_set(easy, assignment, coupled):
 
 def test_alpha_cancels_with_hard_assignment(easy):
     """The flat curve of Fig. 3: only the probabilities know alpha."""
-    models = [small("KMeansNet", alpha=alpha).fit(easy[0]) for alpha in (0.5, 2.0)]
+    models = [small("KMeansNet", target="hard", alpha=alpha).fit(easy[0]) for alpha in (0.5, 2.0)]
     assert np.array_equal(models[0].labels_, models[1].labels_)
     assert np.allclose(models[0].cluster_centers_, models[1].cluster_centers_, atol=1e-3)
     sharp = [float(m.predict_proba(easy[0]).max(axis=1).mean()) for m in models]

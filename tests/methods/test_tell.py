@@ -14,9 +14,9 @@ from tests.conftest import small
 
 
 def parts(**params):
-    """An estimator, its module and its updates, before any training."""
+    """An estimator, its module and its updates, before any training: the loss of the paper, in turns."""
     torch.manual_seed(0)
-    model = small("TELL", **params)
+    model = small("TELL", **{"target": "hard", **params})
     recipe = model._recipe(100)
     module = model._build((16,), recipe)
     return model, module, model._updates(module, recipe)

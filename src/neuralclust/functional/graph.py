@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK = 2**24  # distances held at once
+_CHUNK = 2**22  # distances held at once
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def nearest_neighbors(z: Tensor, n_neighbors: int, other: Tensor | None = None) 
     found = []
     for start in range(0, len(z), max(1, _CHUNK // len(rows))):
         part = z[start : start + max(1, _CHUNK // len(rows))]
-        d = squares - 2 * part @ rows.T  # ranks as the distance does
+        d = torch.addmm(squares, part, rows.T, alpha=-2)  # ranks as the distance does
         if other is None:
             i = torch.arange(len(part), device=z.device)
             d[i, start + i] = torch.inf

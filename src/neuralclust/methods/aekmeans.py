@@ -15,7 +15,8 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer
+from neuralclust.augment import Augmentation
+from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Source
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, CentroidLayer, ClusterModule, ConvAutoencoder
@@ -48,18 +49,23 @@ class AEKMeans(NeuralClusterer):
         Hidden layers of the fully connected encoder, mirrored in the decoder.
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
-    init : {"k-means", "k-means++", "random"} or ndarray, default="k-means"
-        Centres: by k-means (the best of 10 runs), or only what k-means would start from.
-    pretrain_epochs : int, default=100
-        Epochs of the autoencoder.
+    init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default="k-means"
+        Centres: by k-means (the best of 10 runs), or only what k-means would start from; or by spectral clustering.
+    pretrain_epochs : int, default=None
+        Epochs of the autoencoder. None: enough for 4,000 steps, 40 to 150.
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows.
     lr : float, default=None
-        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0).
+        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). The rate rises to three times as
+        much and falls to 0.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
         Optimiser of the autoencoder.
-    tol : float, default=1e-3
+    tol : float, default=0.0
         Training ends when ten epochs together improve the loss by at most this share; 0 never.
+    augment : {"digits", "images", "table"}, callable or None, default=None
+        What should not change a row's cluster. "digits" shifts, turns, scales
+        and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
+        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
     noise : float, default=0.0
         Share of the inputs set to zero while training: above 0, a denoising autoencoder.
     normalize : bool, default=True
@@ -108,7 +114,9 @@ class AEKMeans(NeuralClusterer):
     (3, 16)
     """
 
-    _recipes: ClassVar[dict[str, dict[str, Any]]] = {"repaired": {"max_epochs": 0, "batch_size": None}}
+    _recipes: ClassVar[dict[str, dict[str, Any]]] = {
+        "repaired": {"max_epochs": 0, "batch_size": None, "one_cycle": True}
+    }
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{
@@ -116,6 +124,7 @@ class AEKMeans(NeuralClusterer):
             for name, constraint in NeuralClusterer._parameter_constraints.items()
             if name not in ("max_epochs", "variant")
         },
+        "augment": AUGMENT,
         "noise": [Interval(Real, 0, 1, closed="left")],
         "normalize": ["boolean"],
     }
@@ -129,11 +138,12 @@ class AEKMeans(NeuralClusterer):
         hidden_layer_sizes: Any = (500, 500, 2000),
         n_init: int = 1,
         init: str | np.ndarray = "k-means",
-        pretrain_epochs: int = 100,
+        pretrain_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
         optimizer: str = "adam",
-        tol: float = 1e-3,
+        tol: float = 0.0,
+        augment: str | Augmentation | None = None,
         noise: float = 0.0,
         normalize: bool = True,
         device: str | torch.device = "auto",
@@ -151,6 +161,7 @@ class AEKMeans(NeuralClusterer):
         self.lr = lr
         self.optimizer = optimizer
         self.tol = tol
+        self.augment = augment
         self.noise = noise
         self.normalize = normalize
         self.device = device

@@ -16,7 +16,8 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer
+from neuralclust.augment import Augmentation
+from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Source
 from neuralclust.functional import DISTANCES, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, InvarianceLayer, PoolConvAutoencoder
@@ -42,7 +43,7 @@ class DCSAI(NeuralClusterer):
         Hidden layers of the fully connected encoder, mirrored in the decoder.
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
-    init : {"k-means", "k-means++", "random"} or ndarray, default="k-means"
+    init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default="k-means"
         First centres: from the codes by k-means, by its seeding or as random rows, or given.
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 4500 (paper).
@@ -68,6 +69,10 @@ class DCSAI(NeuralClusterer):
         never. Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one. See Notes.
+    augment : {"digits", "images", "table"}, callable or None, default=None
+        What should not change a row's cluster; targets come from the rows as they are. "digits" shifts, turns, scales
+        and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
+        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
     noise : float, default=0.3
         Share of the inputs set to zero while pretraining.
     clustering_weight, reconstruction_weight : float, default=None
@@ -145,13 +150,14 @@ class DCSAI(NeuralClusterer):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NeuralClusterer._parameter_constraints,
         "metric": [StrOptions(set(DISTANCES)), list, tuple],
-        "init": [StrOptions({"k-means", "k-means++", "random"}), np.ndarray],
+        "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray],
         "pretrain_epochs": [Interval(Integral, 0, None, closed="left")],
         "lr_decay": [Interval(Real, 0, 1, closed="right"), None],
         "decay_epochs": [Interval(Integral, 1, None, closed="left")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="left")],
+        "augment": AUGMENT,
         "noise": [Interval(Real, 0, 1, closed="left")],
         "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left"), None],
@@ -180,6 +186,7 @@ class DCSAI(NeuralClusterer):
         weight_decay: float = 1e-9,
         tol: float = 3e-4,
         variant: str = "repaired",
+        augment: str | Augmentation | None = None,
         noise: float = 0.3,
         clustering_weight: float | None = None,
         reconstruction_weight: float | None = None,
@@ -207,6 +214,7 @@ class DCSAI(NeuralClusterer):
         self.weight_decay = weight_decay
         self.tol = tol
         self.variant = variant
+        self.augment = augment
         self.noise = noise
         self.clustering_weight = clustering_weight
         self.reconstruction_weight = reconstruction_weight
@@ -264,8 +272,8 @@ class DCSAI(NeuralClusterer):
 
     # -- training ---------------------------------------------------------------------------------------------
 
-    def _terms(self, module: ClusterModule, x: Tensor, z: Tensor) -> Terms:
-        clu = module.head.loss(z)
+    def _terms(self, module: ClusterModule, x: Tensor, z: Tensor, codes: list[Tensor]) -> Terms:
+        clu = module.head.loss(*codes)
         loss = self._value("clustering_weight") * clu
         weight = self._value("reconstruction_weight")
         if weight == 0:
@@ -274,10 +282,10 @@ class DCSAI(NeuralClusterer):
         return {"loss": weight * rec + loss, "rec": rec, "clu": clu}
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        return self._terms(module, x, module.encode(x))
+        return self._terms(module, *self._encode_views(module, x))
 
-    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
-        return make_optimizer("adam", weights, weight_decay=self.weight_decay)
+    def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
+        return Update(self._reconstruction, make_optimizer("adam", weights, weight_decay=self.weight_decay))
 
     def _optimizer(self, params: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
         return make_optimizer(
@@ -288,9 +296,9 @@ class DCSAI(NeuralClusterer):
         changes = LabelChanges(recipe.n_samples)
 
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            z = module.encode(x)
-            terms = self._terms(module, x, z)
-            return {**terms, "changed": changes(module.head.predict(z.detach()), index)}
+            x, z, codes = self._encode_views(module, x)
+            terms = self._terms(module, x, z, codes)
+            return {**terms, "changed": changes(module.head.predict(codes[0].detach()), index)}
 
         def step_decay(progress: float) -> float:
             return recipe.lr_decay ** int(progress * recipe.max_epochs // self.decay_epochs)

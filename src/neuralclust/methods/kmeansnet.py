@@ -17,11 +17,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer
+from neuralclust.augment import Augmentation
+from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, KMeansNetLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
-from neuralclust.training import LEARNING_RATES, Terms, Update, make_optimizer, trainable
+from neuralclust.training import LEARNING_RATES, Terms, Update, cosine_rate, make_optimizer, trainable
 
 
 class KMeansNet(NeuralClusterer):
@@ -40,37 +41,46 @@ class KMeansNet(NeuralClusterer):
         Hidden layers of the fully connected encoder, mirrored in the decoder.
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
-    init : {"k-means", "k-means++", "random"} or ndarray, default=None
-        First centres: from the codes by k-means, by its seeding or as random rows, or given. None: "k-means"
-        (repaired), "k-means++" (paper).
+    init : {"spectral", "k-means", "k-means++", "random"} or ndarray, default=None
+        First centres: from the codes by spectral clustering (of at most 10,000 rows), by k-means, by its seeding or as
+        random rows, or given. None: "spectral" (repaired), "k-means++" (paper).
     max_epochs : int, default=None
-        Epochs of joint training. None: 50 (repaired), 3000 (paper).
+        Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
-        Epochs of the autoencoder alone before. None: 100.
+        Epochs of the autoencoder alone before. None: enough for 4,000 steps, 40 to 150 (repaired), 100 (paper).
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0).
+        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired: pretraining rises to
+        three times as much and falls to 0, joint training falls from it to 0 by a cosine.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of everything. None: "adam" (repaired), "adadelta" (paper).
     tol : float, default=None
-        Training ends when ten epochs together improve the loss by at most this share; 0 never. None: 1e-3
-        (repaired), 0 (paper, whose own rule, an absolute change below 1e-3, a diverging loss never meets).
+        Training ends when ten epochs together improve the loss by at most this share; 0 never. None: 0 (the paper's own
+        rule, an absolute change below 1e-3, a diverging loss never meets).
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one, which diverges. See Notes.
     end_to_end : bool, default=True
         Train the encoder with the clustering loss, or only the cluster layer on the codes of a pretrained one.
+    target : {"balanced", "hard"}, default=None
+        What the encoder learns from: soft targets that keep clusters apart, which suit clusters of comparable sizes
+        (:class:`~neuralclust.nn.BalancedTarget`), or the ``assignment``, as in the paper. None: "balanced" (repaired),
+        "hard" (paper).
+    augment : {"digits", "images", "table"}, callable or None, default=None
+        What should not change a row's cluster; targets come from the rows as they are. "digits" shifts, turns, scales
+        and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
+        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
     assignment : {"hard", "soft"}, default=None
-        Indicator in the loss. None: "hard" (repaired), "soft" (paper).
+        Indicator in the loss of k-means. None: "hard" (repaired), "soft" (paper).
     coupled : bool, default=None
         Tie ``b`` to ``W`` instead of training it. Soft and coupled needs ``alpha`` of at least about 5. None: True
         (repaired), False (paper).
     clustering_weight : float, default=None
-        Weight of the clustering loss of a row beside the mean squared error of a pixel. None: 0.02 (repaired),
-        1e-3 (paper, which names none).
+        Weight of the clustering loss of a row beside the mean squared error of a pixel. None: 0.1 with balanced
+        targets, 0.02 with hard ones, 1e-3 (paper, which names none).
     alpha : float, default=None
-        Inverse temperature of the softmax. None: 5 (repaired), 1e-3 (paper). With hard assignment it only sets
-        how peaked ``predict_proba`` is.
+        Inverse temperature of the softmax. None: 5 (repaired), 1e-3 (paper). With hard assignment and hard targets it
+        only sets how peaked ``predict_proba`` is.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -86,7 +96,7 @@ class KMeansNet(NeuralClusterer):
         ``W / (2 alpha)``.
     history_ : list of dict
         A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` and, in joint training, ``clu`` (Eq. 7 per
-        row: the squared distance to the centre, minus 1).
+        row: the squared distance to the centre, minus 1; plus, with balanced targets, the cross-entropy).
     loss_ : float
         Loss of the training rows under the final model.
     n_iter_ : int
@@ -126,22 +136,23 @@ class KMeansNet(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None, "optimizer": "adam",
-            "tol": 1e-3,
-            "assignment": "hard", "coupled": True, "clustering_weight": 0.02, "alpha": 5.0, "dropout": 0.0,
-            "code_activation": "linear", "normalize": True,
+            "init": "spectral", "batch_size": None, "optimizer": "adam", "tol": 0.0, "assignment": "hard",
+            "coupled": True, "alpha": 5.0, "dropout": 0.0, "code_activation": "linear", "normalize": True,
+            "target": "balanced", "one_cycle": True,
         },
         "paper": {
             "init": "k-means++", "max_epochs": 3000, "pretrain_epochs": 100, "batch_size": 256,
             "optimizer": "adadelta", "tol": 0.0, "assignment": "soft", "coupled": False,
             "clustering_weight": 1e-3, "alpha": 1e-3, "dropout": 0.2,
-            "code_activation": "sigmoid", "normalize": True,
+            "code_activation": "sigmoid", "normalize": True, "target": "hard",
         },
     }  # fmt: skip
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NeuralClusterer._parameter_constraints,
         "end_to_end": ["boolean"],
+        "target": [StrOptions({"balanced", "hard"}), None],
+        "augment": AUGMENT,
         "assignment": [StrOptions({"hard", "soft"}), None],
         "coupled": ["boolean", None],
         "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
@@ -165,6 +176,8 @@ class KMeansNet(NeuralClusterer):
         tol: float | None = None,
         variant: str = "repaired",
         end_to_end: bool = True,
+        target: str | None = None,
+        augment: str | Augmentation | None = None,
         assignment: str | None = None,
         coupled: bool | None = None,
         clustering_weight: float | None = None,
@@ -187,6 +200,8 @@ class KMeansNet(NeuralClusterer):
         self.tol = tol
         self.variant = variant
         self.end_to_end = end_to_end
+        self.target = target
+        self.augment = augment
         self.assignment = assignment
         self.coupled = coupled
         self.clustering_weight = clustering_weight
@@ -215,12 +230,19 @@ class KMeansNet(NeuralClusterer):
             alpha=recipe.alpha,
             assignment=recipe.assignment,
             coupled=recipe.coupled,
+            balanced=recipe.target == "balanced",
         )
 
+    def _value(self, name: str) -> Any:
+        value = super()._value(name)
+        if value is None and name == "clustering_weight":
+            return 0.1 if super()._value("target") == "balanced" else 0.02
+        return value
+
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        z = module.encode(x)
+        x, z, codes = self._encode_views(module, x)
         rec = reconstruction_loss(x, module.decode(z))
-        clu = module.head.loss(z)
+        clu = module.head.loss(*codes)
         return {"loss": rec + self._value("clustering_weight") * clu, "rec": rec, "clu": clu}
 
     def _layer_optimizer(self, module: ClusterModule, recipe: SimpleNamespace) -> torch.optim.Optimizer:
@@ -243,7 +265,8 @@ class KMeansNet(NeuralClusterer):
         if not self.end_to_end or not weights:
             return [self._centers_update(module, recipe)]
         layer = self._layer_optimizer(module, recipe)
-        return [Update(self._loss, make_optimizer(recipe.optimizer, weights, recipe.lr), layer)]
+        network = make_optimizer(recipe.optimizer, weights, recipe.lr)
+        return [Update(self._loss, network, layer, rate=cosine_rate if recipe.one_cycle else None)]
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
         return Update(self._centers_only, self._layer_optimizer(module, recipe))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -21,8 +20,8 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.augment import AUGMENTATIONS
-from neuralclust.base import NeuralClusterer
+from neuralclust.augment import Augmentation
+from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
 from neuralclust.fitting import TILE, finite_codes, usual_batch
 from neuralclust.functional import (
@@ -200,7 +199,7 @@ class NCSC(NeuralClusterer):
         "batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "lr_classifier": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, 1, closed="left")],
-        "augment": [StrOptions(set(AUGMENTATIONS)), callable, None],
+        "augment": AUGMENT,
         "u": [Interval(Real, 0, 1, closed="left"), None],
         "l": [Interval(Real, 0, 1, closed="right"), None],
         "ridge": [Interval(Real, 0, None, closed="neither"), None],
@@ -225,7 +224,7 @@ class NCSC(NeuralClusterer):
         optimizer: str = "adam",
         tol: float = 1e-3,
         variant: str = "repaired",
-        augment: str | Callable[[Tensor], Tensor] | None = None,
+        augment: str | Augmentation | None = None,
         u: float | None = None,
         l: float | None = None,  # noqa: E741
         ridge: float | None = None,
@@ -417,10 +416,10 @@ class NCSC(NeuralClusterer):
         weights = trainable(module.autoencoder)
         return [*found, make_optimizer(recipe.optimizer, weights, recipe.lr)] if weights else found
 
-    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
+    def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
         # Small batches, small steps: with the usual rate the wide net dies on a few hundred rows.
         lr = LEARNING_RATES[recipe.optimizer] * (recipe.pretrain_batch_size / 256) ** 0.5
-        return make_optimizer(recipe.optimizer, weights, lr)
+        return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr))
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         changes = LabelChanges(recipe.n_samples)

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -21,7 +20,7 @@ from neuralclust.functional.graph import multiply
 from neuralclust.kmeans import fit_kmeans
 from neuralclust.nn import DLADMM, Autoencoder, ClusterModule, Features, SpectralLayer
 from neuralclust.nn.eigen import random_orthonormal
-from neuralclust.spectral import spectral_partition
+from neuralclust.spectral import as_scipy, spectral_partition
 from neuralclust.training import (
     LabelChanges,
     RunningMeans,
@@ -298,7 +297,7 @@ class SSCNet(NeuralClusterer):
         z = self._anchor_codes(module, recipe, trainer.device)
         finite_codes(z.cpu().numpy())
         recipe.graph = module.head.set_anchors_(z)
-        found, vectors = spectral_partition(_as_scipy(recipe.graph), self.n_clusters, seed=seed)
+        found, vectors = spectral_partition(as_scipy(recipe.graph), self.n_clusters, seed=seed)
         labels = torch.from_numpy(found).to(trainer.device)
         if not (isinstance(recipe.init, str) and recipe.init == "spectral"):
             super()._place_centers(module, source, recipe, trainer, seed)
@@ -356,8 +355,8 @@ class SSCNet(NeuralClusterer):
             return False  # the losses of different turns cannot be compared
         return super()._stop(rows, recipe)
 
-    def _pretrain_optimizer(self, weights: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
-        return make_optimizer(recipe.optimizer, weights)
+    def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
+        return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights))
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         """Algorithm 1: every third batch teaches the codes, every third the eigenvectors too, every third all."""
@@ -466,8 +465,3 @@ class SSCNet(NeuralClusterer):
 def _norms(e: Tensor) -> Tensor:
     """Length of each row, with a gradient where it is 0."""
     return (e.flatten(1).square().sum(dim=1) + _TINY).sqrt()
-
-
-def _as_scipy(graph: Tensor) -> sp.csr_array:
-    values = graph.values().double().cpu().numpy()
-    return sp.csr_array((values, tuple(graph.indices().cpu().numpy())), shape=tuple(graph.shape))

@@ -7,6 +7,7 @@ autoencoder in all of them. A centre's step has a fixed length, 10 % of the cent
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Real
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,11 +18,18 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer
+from neuralclust.augment import Augmentation
+from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.functional import hard_assignment, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, ConvAutoencoder, TELLLayer
 from neuralclust.nn.autoencoders import mlp_or_features
-from neuralclust.training import Terms, Update, make_optimizer, trainable
+from neuralclust.training import Terms, Update, cosine_rate, make_optimizer, trainable
+
+# What None stands for, by target.
+_BY_TARGET: dict[str, dict[str, Any]] = {
+    "balanced": {"alternate": "never", "clustering_weight": 0.1},
+    "hard": {"alternate": "epoch", "clustering_weight": 0.02},
+}
 
 
 def released_loss(layer: TELLLayer, z: Tensor, weight: float = 0.01) -> Tensor:
@@ -50,41 +58,51 @@ class TELL(NeuralClusterer):
         Hidden layers of the fully connected encoder, mirrored in the decoder.
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
-    init : {"k-means", "k-means++", "random", "kaiming"} or ndarray, default=None
-        First centres: from the codes by k-means, by its seeding or as random rows, random directions, or given.
-        None: "k-means" (repaired), "kaiming" (paper).
+    init : {"spectral", "k-means", "k-means++", "random", "kaiming"} or ndarray, default=None
+        First centres: from the codes by spectral clustering (of at most 10,000 rows), by k-means, by its seeding or as
+        random rows, random directions, or given. None: "spectral" (repaired), "kaiming" (paper).
     max_epochs : int, default=None
-        Epochs of joint training. None: 50 (repaired), 3000 (paper).
+        Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
-        Epochs of the autoencoder alone before. None: 100 (repaired), 0 (paper).
+        Epochs of the autoencoder alone before. None: enough for 4,000 steps, 40 to 150 (repaired), 0 (paper).
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0).
+        Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired:
+        pretraining rises to three times as much and falls to 0, joint training falls from it to 0 by a cosine.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of the autoencoder and, in the paper's variant, of the centres. None: "adam" (repaired),
         "adadelta" (paper).
     tol : float, default=None
-        Training ends when ten epochs together improve the loss by at most this share; 0 never. None: 1e-3
-        (repaired), 0 (paper).
+        Training ends when ten epochs together improve the loss by at most this share; 0 never. None: 0.
     variant : {"repaired", "paper"}, default="repaired"
         The form that works best, or the published one. See Notes.
     end_to_end : bool, default=True
         Train the encoder with the clustering loss, or only the centres on the codes of a pretrained encoder
         ("TELL-TwoStage").
-    alternate : {"epoch", "batch"}, default="epoch"
-        What decides whose turn it is to learn from the clustering loss: the centres or the encoder.
+    target : {"balanced", "hard"}, default=None
+        What the encoder learns from: soft targets that keep clusters apart, which suit clusters of comparable sizes
+        (:class:`~neuralclust.nn.BalancedTarget`), or the nearest centre, as in the paper. None: "balanced" (repaired),
+        "hard" (paper).
+    augment : {"digits", "images", "table"}, callable or None, default=None
+        What should not change a row's cluster; targets come from the rows as they are. "digits" shifts, turns, scales
+        and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
+        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
+    alternate : {"epoch", "batch", "never"}, default=None
+        What decides whose turn it is to learn from the clustering loss, the centres or the encoder; "never": both
+        learn from every batch. None: "never" with balanced targets, "epoch" with hard ones.
     clustering_weight : float, default=None
-        Weight of the clustering loss beside the mean squared error of a pixel. None: 0.02 per row and assigned
-        centre (repaired), 0.01 over all b x k entries as in the authors' code (paper).
+        Weight of the clustering loss beside the mean squared error of a pixel. None: 0.1 with balanced targets, 0.02
+        per row and assigned centre with hard ones, 0.01 over all b x k entries as in the authors' code (paper).
     center_step : float, default=0.1
         Length of a centre's step, as a share of the centre's own length.
     normalize_gradient : bool, default=True
         Give the centres' steps that length. False leaves them as the gradient has them (Table 6 of the paper).
     alpha : float, default=None
         Scale of the stored weight ``W = 2 alpha c``. None: 0.5 (repaired), 1e-3 (paper).
-    temperature : float, default=0.1
-        Temperature of ``predict_proba``; training uses the limit 0.
+    temperature : float, default=0.2
+        Temperature of ``predict_proba`` and of balanced targets, in units of the squared distance; hard targets are
+        its limit 0.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -100,7 +118,7 @@ class TELL(NeuralClusterer):
         Unit-length centres.
     history_ : list of dict
         A row an epoch: ``init``, ``stage``, ``epoch``, ``loss``, ``rec`` and, in joint training, ``clu``, the mean
-        squared distance of a code to its centre.
+        squared distance of a code to its centre plus, with balanced targets, the cross-entropy.
     loss_ : float
         Loss of the training rows under the final model.
     n_iter_ : int
@@ -117,9 +135,10 @@ class TELL(NeuralClusterer):
     ``variant="paper"`` follows the authors' released code: no pretraining, random directions as centres, Adadelta
     over everything with ``alpha = 1e-3``, dropout of 0.2 before every layer of the fully connected encoder and 3000
     epochs. Its five published runs on MNIST reach accuracies of 95.16, 95.10, 82.88, 82.04 and 81.69 (Table S1): the
-    outcome is decided by the start. ``variant="repaired"`` pretrains, starts from k-means and, with the centres
-    stored at their own length, needs neither the paper's ``alpha`` nor its optimiser. The gradient of the centres is
-    that of the assigned cluster alone: Eq. 13 sums over all j, which only adds a constant.
+    outcome is decided by the start. ``variant="repaired"`` pretrains, starts from a spectral partition, lets the
+    encoder learn from balanced targets and, with the centres stored at their own length, needs neither the paper's
+    ``alpha`` nor its optimiser. The gradient of the centres is that of the assigned cluster alone: Eq. 13 sums over all
+    j, which only adds a constant.
 
     Fully connected, MNIST-70k and 40 + 40 epochs take about five minutes on two cores; see ``benchmarks/``.
 
@@ -140,20 +159,22 @@ class TELL(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "init": "k-means", "max_epochs": 50, "pretrain_epochs": 100, "batch_size": None, "optimizer": "adam",
-            "tol": 1e-3, "clustering_weight": 0.02, "alpha": 0.5, "dropout": 0.0, "normalize": True,
+            "init": "spectral", "batch_size": None, "optimizer": "adam", "tol": 0.0, "alpha": 0.5, "dropout": 0.0,
+            "normalize": True, "target": "balanced", "one_cycle": True,
         },
         "paper": {
             "init": "kaiming", "max_epochs": 3000, "pretrain_epochs": 0, "batch_size": 256, "optimizer": "adadelta",
-            "tol": 0.0, "clustering_weight": 0.01, "alpha": 1e-3, "dropout": 0.2, "normalize": True,
+            "tol": 0.0, "clustering_weight": 0.01, "alpha": 1e-3, "dropout": 0.2, "normalize": True, "target": "hard",
         },
     }  # fmt: skip
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NeuralClusterer._parameter_constraints,
-        "init": [StrOptions({"k-means", "k-means++", "random", "kaiming"}), np.ndarray, None],
+        "init": [StrOptions({"spectral", "k-means", "k-means++", "random", "kaiming"}), np.ndarray, None],
         "end_to_end": ["boolean"],
-        "alternate": [StrOptions({"epoch", "batch"})],
+        "target": [StrOptions({"balanced", "hard"}), None],
+        "augment": AUGMENT,
+        "alternate": [StrOptions({"epoch", "batch", "never"}), None],
         "clustering_weight": [Interval(Real, 0, None, closed="left"), None],
         "center_step": [Interval(Real, 0, None, closed="neither")],
         "normalize_gradient": ["boolean"],
@@ -178,12 +199,14 @@ class TELL(NeuralClusterer):
         tol: float | None = None,
         variant: str = "repaired",
         end_to_end: bool = True,
-        alternate: str = "epoch",
+        target: str | None = None,
+        augment: str | Augmentation | None = None,
+        alternate: str | None = None,
         clustering_weight: float | None = None,
         center_step: float = 0.1,
         normalize_gradient: bool = True,
         alpha: float | None = None,
-        temperature: float = 0.1,
+        temperature: float = 0.2,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -202,6 +225,8 @@ class TELL(NeuralClusterer):
         self.tol = tol
         self.variant = variant
         self.end_to_end = end_to_end
+        self.target = target
+        self.augment = augment
         self.alternate = alternate
         self.clustering_weight = clustering_weight
         self.center_step = center_step
@@ -225,7 +250,13 @@ class TELL(NeuralClusterer):
         )
 
     def _head(self, embed_dim: int, recipe: SimpleNamespace) -> TELLLayer:
-        return TELLLayer(embed_dim, self.n_clusters, alpha=recipe.alpha, temperature=self.temperature)
+        return TELLLayer(
+            embed_dim,
+            self.n_clusters,
+            alpha=recipe.alpha,
+            temperature=self.temperature,
+            balanced=recipe.target == "balanced",
+        )
 
     def _place_centers(self, module: ClusterModule, *args: Any) -> None:
         recipe = args[1]
@@ -234,21 +265,21 @@ class TELL(NeuralClusterer):
 
     # -- losses -----------------------------------------------------------------------------------------------
 
-    def _terms(self, module: ClusterModule, x: Tensor, z: Tensor, z_clu: Tensor) -> Terms:
-        """Eq. 15 with the codes that the clustering loss is to see."""
+    def _value(self, name: str) -> Any:
+        value = super()._value(name)
+        if value is None and name in ("alternate", "clustering_weight"):
+            return _BY_TARGET[super()._value("target")][name]
+        return value
+
+    def _loss(self, module: ClusterModule, x: Tensor, index: Tensor, centers_only: bool = False) -> Terms:
+        """Eq. 15; with ``centers_only`` the clustering loss does not reach the encoder."""
+        x, z, codes = self._encode_views(module, x)
+        codes = [each.detach() for each in codes] if centers_only else codes
         weight = self._value("clustering_weight")
         rec = reconstruction_loss(x, module.decode(z))  # Eq. 14, as a mean
-        clu = module.head.loss(z_clu)
-        pull = weight * clu if self.variant == "repaired" else released_loss(module.head, z_clu, weight)
+        clu = module.head.loss(*codes)
+        pull = weight * clu if self.variant == "repaired" else released_loss(module.head, codes[-1], weight)
         return {"loss": rec + pull, "rec": rec, "clu": clu}
-
-    def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        z = module.encode(x)
-        return self._terms(module, x, z, z)
-
-    def _centers_turn(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        z = module.encode(x)
-        return self._terms(module, x, z, z.detach())
 
     def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         with torch.no_grad():
@@ -279,10 +310,15 @@ class TELL(NeuralClusterer):
             return [self._centers_update(module, recipe)]
         centers = self._centers_optimizer(module, recipe)
         network = make_optimizer(recipe.optimizer, weights, recipe.lr)
-        return [Update(self._centers_turn, network, centers), Update(self._loss, network)]
+        rate = cosine_rate if recipe.one_cycle else None
+        if recipe.alternate == "never":
+            return [Update(self._loss, network, centers, rate=rate)]
+        centers_turn = partial(self._loss, centers_only=True)
+        return [Update(centers_turn, network, centers, rate=rate), Update(self._loss, network, rate=rate)]
 
     def _turn(self) -> str:
-        return self.alternate
+        alternate = self._value("alternate")
+        return "all" if alternate == "never" else alternate
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
         return Update(self._centers_only, self._centers_optimizer(module, recipe))

@@ -14,11 +14,13 @@ from neuralclust.nn.invariance import InvarianceLayer
 from neuralclust.nn.module import ClusterModule
 from neuralclust.nn.selfexpression import SelfExpression
 from neuralclust.nn.spectral import SpectralLayer
+from neuralclust.nn.targets import BalancedTarget
 from neuralclust.nn.unrolled import DLADMM, DLADMMBlock
 
 __all__ = [
     "DLADMM",
     "Autoencoder",
+    "BalancedTarget",
     "CentroidLayer",
     "ClassifierLayer",
     "ClusterModule",

@@ -3,6 +3,8 @@
 Each maps codes ``z`` (b, p) to soft assignments ``q`` (b, k) and plugs into any network: call ``layer.loss(z)``
 in a training loop, ``layer(z)`` or ``layer.predict(z)`` afterwards. The latter two compute in float64: products with
 few columns round differently by a row's place in the batch, and a row's answer must not depend on its company.
+
+The loss takes the codes of further views of the same rows (an augmentation, say); their target is that of ``z``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from neuralclust.functional.assignment import hard_assignment
 from neuralclust.functional.distance import squared_euclidean
+from neuralclust.nn.targets import BalancedTarget
 
 
 class CentroidLayer(nn.Module):
@@ -115,6 +118,8 @@ class KMeansNetLayer(nn.Module):
     coupled : bool, default=False
         Keep ``b_j = -|W_j|^2 / (4 alpha)`` instead of training ``b`` on its own. Soft and coupled needs
         ``alpha`` of at least about 5: below, every centre moves to the mean of the data.
+    balanced : bool, default=False
+        Codes learn from a :class:`~neuralclust.nn.BalancedTarget` and the centres alone from Eq. 7.
 
     Notes
     -----
@@ -144,11 +149,13 @@ class KMeansNetLayer(nn.Module):
         alpha: float = 5.0,
         assignment: str = "hard",
         coupled: bool = False,
+        balanced: bool = False,
     ):
         super().__init__()
         self.alpha = alpha
         self.assignment = assignment
         self.coupled = coupled
+        self.target = BalancedTarget(n_clusters) if balanced else None
         self.weight = nn.Parameter(torch.empty(n_clusters, embed_dim))
         self.free_bias = None if coupled else nn.Parameter(torch.empty(n_clusters))
         self.init_(F.normalize(torch.randn(n_clusters, embed_dim), dim=1))
@@ -175,7 +182,11 @@ class KMeansNetLayer(nn.Module):
 
     def logits(self, z: Tensor) -> Tensor:
         """``W z + b`` of the unit-norm codes, ``(b, k)``, in the precision of ``z``."""
-        return F.linear(F.normalize(z, dim=1), self.weight.to(z.dtype), self.bias.to(z.dtype))
+        return self._logits(z, self.weight, self.bias)
+
+    @staticmethod
+    def _logits(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(F.normalize(z, dim=1), weight.to(z.dtype), bias.to(z.dtype))
 
     def forward(self, z: Tensor) -> Tensor:
         """Soft assignment ``(b, k)``, Eq. 8."""
@@ -189,11 +200,19 @@ class KMeansNetLayer(nn.Module):
         """Index of the nearest recovered centre ``(b,)``: the same as :meth:`predict` while ``b`` is coupled."""
         return squared_euclidean(F.normalize(z, dim=1), self.centers).argmin(dim=1)
 
-    def loss(self, z: Tensor) -> Tensor:
-        """Eq. 7, as a mean over the rows instead of a sum."""
-        s = self.logits(z)
+    def loss(self, z: Tensor, *views: Tensor) -> Tensor:
+        """Eq. 7, as a mean over the rows instead of a sum; if balanced, plus the cross-entropy.
+
+        The cross-entropy then moves the codes alone, and Eq. 7 the centres alone.
+        """
+        s = self.logits(z if self.target is None else z.detach())
         indicator = hard_assignment(s) if self.assignment == "hard" else s.softmax(dim=1)
-        return (indicator * (-s / self.alpha)).sum(dim=1).mean()
+        if self.target is None:
+            each = [s, *(self.logits(view) for view in views)]
+            return torch.stack([(indicator * (-s / self.alpha)).sum(dim=1).mean() for s in each]).mean()
+        weight, bias = self.weight.detach(), self.bias.detach()
+        crossed = self.target.loss(*(self._logits(each, weight, bias) for each in (z, *views)))
+        return (indicator * (-s / self.alpha)).sum(dim=1).mean() + crossed
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -218,8 +237,11 @@ class TELLLayer(nn.Module):
     alpha : float, default=0.5
         Scale of the stored weight, ``W_j = 2 alpha c_j``. It changes nothing but the size of gradients; the
         authors' code has 1e-3, the paper 1.
-    temperature : float, default=0.1
-        ``tau`` of the attention (Eq. 7), in units of the cosine. Training uses the limit 0, as the paper does.
+    temperature : float, default=0.2
+        ``tau`` of the attention (Eq. 7), in units of the squared distance. The hard loss is its limit 0, as in the
+        paper; a balanced target uses it.
+    balanced : bool, default=False
+        Codes learn from a :class:`~neuralclust.nn.BalancedTarget` and the centres alone from Eq. 13.
 
     References
     ----------
@@ -234,10 +256,19 @@ class TELLLayer(nn.Module):
     tensor([0, 1])
     """
 
-    def __init__(self, embed_dim: int, n_clusters: int, *, alpha: float = 0.5, temperature: float = 0.1):
+    def __init__(
+        self,
+        embed_dim: int,
+        n_clusters: int,
+        *,
+        alpha: float = 0.5,
+        temperature: float = 0.2,
+        balanced: bool = False,
+    ):
         super().__init__()
         self.alpha = alpha
         self.temperature = temperature
+        self.target = BalancedTarget(n_clusters) if balanced else None
         self.weight = nn.Parameter(torch.empty(n_clusters, embed_dim))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         self.init_(self.weight)
@@ -265,9 +296,18 @@ class TELLLayer(nn.Module):
         """Index of the nearest centre ``(b,)``."""
         return self.cosine(z.double()).argmax(dim=1)
 
-    def loss(self, z: Tensor) -> Tensor:
-        """Mean squared distance to the nearest centre, ``2 - 2 cos``: Eq. 13 per row, with tau at 0."""
-        return (2 - 2 * self.cosine(z).max(dim=1).values).mean()
+    def loss(self, z: Tensor, *views: Tensor) -> Tensor:
+        """Mean squared distance to the nearest centre, ``2 - 2 cos``: Eq. 13 per row, with tau at 0.
+
+        If balanced, plus the cross-entropy, which then moves the codes alone, and Eq. 13 the centres alone.
+        """
+        if self.target is None:
+            nearest = self.cosine(z).argmax(dim=1, keepdim=True)
+            cosines = [self.cosine(each).gather(1, nearest) for each in (z, *views)]
+            return (2 - 2 * torch.cat(cosines)).mean()
+        centers, scale = self.centers.detach(), 2 / self.temperature
+        logits = [scale * F.linear(F.normalize(each, dim=1), centers.to(each.dtype)) for each in (z, *views)]
+        return (2 - 2 * self.cosine(z.detach()).max(dim=1).values).mean() + self.target.loss(*logits)
 
     @torch.no_grad()
     def normalize_(self) -> None:

@@ -155,15 +155,19 @@ class InvarianceLayer(nn.Module):
         """Index of the largest entry of the soft assignment ``(b,)``, Eq. 12."""
         return self.assignments(z.double())[int(self.predict_from == "P2")].argmax(dim=1)
 
-    def loss(self, z: Tensor) -> Tensor:
+    def loss(self, z: Tensor, *views: Tensor) -> Tensor:
         """Disagreement of the assignments, mean over the rows and sum over the pairs (P1, P2), (P1, P3), ... (Eq. 4).
+
+        The targets of the codes of further views of the same rows are those of ``z``; the printed loss, which has no
+        targets, is the mean over the views.
 
         Frequencies are those of the batch in the printed loss and running means otherwise, while training; the stored
         ones in evaluation mode.
         """
         closeness = self.closeness(z)
         if self.printed:
-            return self._printed_loss(closeness)
+            each = [self._printed_loss(q) for q in (closeness, *map(self.closeness, views))]
+            return torch.stack(each).mean()
         with torch.no_grad():
             if self.training:
                 now = torch.stack([q.mean(dim=0) for q in closeness])
@@ -171,14 +175,15 @@ class InvarianceLayer(nn.Module):
             first, *others = (
                 sharpen(q, power, f) for q, power, f in zip(closeness, self.target_power, self.frequency, strict=True)
             )
-        prediction, *others_prediction = (
-            sharpen(q, power) for q, power in zip(closeness, self.prediction_power, strict=True)
-        )
         total = z.new_zeros(())
-        for target, other in zip(others, others_prediction, strict=True):
-            total = total + assignment_divergence(target, prediction, self.eps)
-            total = total + assignment_divergence(first, other, self.eps)
-        return total / 2
+        for each in (closeness, *map(self.closeness, views)):
+            prediction, *others_prediction = (
+                sharpen(q, power) for q, power in zip(each, self.prediction_power, strict=True)
+            )
+            for target, other in zip(others, others_prediction, strict=True):
+                total = total + assignment_divergence(target, prediction, self.eps)
+                total = total + assignment_divergence(first, other, self.eps)
+        return total / (2 * (1 + len(views)))
 
     def _printed_loss(self, closeness: list[Tensor]) -> Tensor:
         frequencies = [q.mean(dim=0) for q in closeness] if self.training else list(self.frequency)

@@ -1,0 +1,62 @@
+"""Soft targets that keep clusters apart: what a cluster layer can learn from instead of its own hard assignment."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuralclust.functional.assignment import sharpen
+
+_MEMORY = 0.05  # share of a batch in the running frequencies
+
+
+class BalancedTarget(nn.Module):
+    """Cross-entropy with a sharpened assignment in which the entries of crowded clusters lose.
+
+    The target of a row is ``q^2 / f``, scaled to sum to 1, with its soft assignment ``q`` and the frequencies ``f`` of
+    the clusters: DEC's target distribution, but for batches, with running frequencies instead of those of all rows. It
+    has no gradient. A hard target lets a large cluster grow at the cost of its neighbours; this one pulls rows that are
+    nearly as close to a small cluster towards that one.
+
+    Parameters
+    ----------
+    n_clusters : int
+        Number of clusters.
+
+    Attributes
+    ----------
+    frequency : Tensor of shape (n_clusters,)
+        Running mean of the soft assignments.
+
+    References
+    ----------
+    J. Xie, R. Girshick, A. Farhadi: "Unsupervised Deep Embedding for Clustering Analysis", 2016, Eq. 3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from neuralclust.nn import BalancedTarget
+    >>> target = BalancedTarget(2).eval()
+    >>> target(torch.tensor([[0.0, 1.0]]))  # q = (.27, .73), twice as sharp
+    tensor([[0.1192, 0.8808]])
+    """
+
+    frequency: Tensor
+
+    def __init__(self, n_clusters: int):
+        super().__init__()
+        self.register_buffer("frequency", torch.full((n_clusters,), 1 / n_clusters))
+
+    @torch.no_grad()
+    def forward(self, logits: Tensor) -> Tensor:
+        """Targets ``(b, k)`` of the logits ``(b, k)`` of a batch, which join the frequencies while training."""
+        q = logits.softmax(dim=1)
+        if self.training:
+            self.frequency.lerp_(q.mean(dim=0).to(self.frequency.dtype), _MEMORY)
+        return sharpen(q, 2.0, self.frequency.to(q.dtype))
+
+    def loss(self, logits: Tensor, *views: Tensor) -> Tensor:
+        """Cross-entropy with the targets of ``logits``, of these and of the logits of other views of the same rows."""
+        target = self(logits)
+        return torch.stack([F.cross_entropy(each, target) for each in (logits, *views)]).mean()
