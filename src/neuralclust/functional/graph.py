@@ -39,15 +39,17 @@ def nearest_neighbors(z: Tensor, n_neighbors: int, other: Tensor | None = None) 
     rows = z if other is None else other
     k = min(n_neighbors, len(rows) - (other is None))
     squares = rows.square().sum(dim=1)
-    found = []
-    for start in range(0, len(z), max(1, _CHUNK // len(rows))):
-        part = z[start : start + max(1, _CHUNK // len(rows))]
-        d = torch.addmm(squares, part, rows.T, alpha=-2)  # ranks as the distance does
+    found = torch.empty(len(z), k, dtype=torch.long, device=z.device)
+    step = max(1, _CHUNK // len(rows))
+    room = z.new_empty(min(step, len(z)), len(rows))  # one for all chunks: a new one each leaves holes in memory
+    for start in range(0, len(z), step):
+        part = z[start : start + step]
+        d = torch.addmm(squares, part, rows.T, alpha=-2, out=room[: len(part)])  # ranks as the distance does
         if other is None:
             i = torch.arange(len(part), device=z.device)
             d[i, start + i] = torch.inf
-        found.append(d.topk(k, dim=1, largest=False).indices)
-    return torch.cat(found)
+        found[start : start + step] = d.topk(k, dim=1, largest=False).indices
+    return found
 
 
 def knn_graph(z: Tensor, n_neighbors: int = 5, bandwidth: float = 1.0) -> Tensor:
