@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from neuralclust.base import NeuralClusterer
+from neuralclust.augment import Augmentation
+from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
 from neuralclust.fitting import TILE, finite_codes
 from neuralclust.functional import adaptive_weights, knn_graph, laplacian, squared_euclidean
@@ -89,6 +90,10 @@ class SSCNet(NeuralClusterer):
         lambda, the weight of ``|Z|_1``. None: 0.5 (repaired, where both terms are means), 0.15 (paper).
     eigen_weight, clustering_weight : float, default=0.15
         c_1 and c_2: weights of ``tr(Y^T L Y)`` and of the classifier's cross-entropy.
+    augment : {"digits", "images", "table"}, callable or None, default=None
+        What should not change a row's cluster; all parts learn from views. "digits" shifts, turns, scales
+        and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
+        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -165,6 +170,7 @@ class SSCNet(NeuralClusterer):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NeuralClusterer._parameter_constraints,
         "encoder": [StrOptions({"mlp", "conv", "linear"}), nn.Module, None],
+        "augment": AUGMENT,
         "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray],
         "batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "tol": [Interval(Real, 0, 1, closed="left")],
@@ -202,6 +208,7 @@ class SSCNet(NeuralClusterer):
         sparsity: float | None = None,
         eigen_weight: float = 0.15,
         clustering_weight: float = 0.15,
+        augment: str | Augmentation | None = None,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -227,6 +234,7 @@ class SSCNet(NeuralClusterer):
         self.sparsity = sparsity
         self.eigen_weight = eigen_weight
         self.clustering_weight = clustering_weight
+        self.augment = augment
         self.device = device
         self.precision = precision
         self.random_state = random_state
@@ -337,7 +345,7 @@ class SSCNet(NeuralClusterer):
         return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
 
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        return self._coding(module, x)[1]
+        return self._coding(module, self._view(module, x, "pretrain"))[1]
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         """The loss of rows one by one: without Eq. 28, which belongs to a graph."""
@@ -373,7 +381,7 @@ class SSCNet(NeuralClusterer):
             if seen and seen % batches == 0:
                 self._follow(module, recipe)
             seen += 1
-            return coding(module, x)
+            return coding(module, self._view(module, x))
 
         def eigenvectors(module: ClusterModule, x: Tensor, index: Tensor) -> tuple[Tensor, Terms]:
             z, terms = codes(module, x)
