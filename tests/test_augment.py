@@ -63,7 +63,8 @@ def test_affine_moves_by_as_much_as_it_says():
     bar = torch.zeros(500, 1, 21, 21)
     bar[:, :, 10, 4:17] = 1
     turned = RandomAffine(shift=0, degrees=90)(bar)
-    assert (turned[:, 0, 4, 10] > 0.5).any() and (turned[:, 0, 10, 4] > 0.5).any()
+    assert (turned[:, 0, 4, 10] > 0.5).any()
+    assert (turned[:, 0, 10, 4] > 0.5).any()
     assert torch.allclose(RandomAffine(shift=0, degrees=0)(x), x, atol=1e-5)
 
 
@@ -88,7 +89,8 @@ def test_flip_mirrors_half():
 def test_colours_stay_within_the_range_of_the_data():
     x = torch.rand(50, 3, 4, 4)
     y = ColorJitter(brightness=0.9)(x)
-    assert y.min() >= 0 and y.max() <= 1
+    assert y.min() >= 0
+    assert y.max() <= 1
     grey = ColorJitter(saturation=0.9, brightness=0, contrast=0)(torch.full((5, 3, 2, 2), 0.5))
     assert torch.allclose(grey, torch.tensor(0.5))
 
@@ -97,7 +99,8 @@ def test_erasing_leaves_the_mean_in_a_rectangle():
     x = torch.rand(200, 1, 10, 10)
     y = RandomErasing(largest=0.5)(x)
     changed = y != x
-    assert changed.any() and changed.float().mean() < 0.25
+    assert changed.any()
+    assert changed.float().mean() < 0.25
     i = int(changed.sum(dim=(1, 2, 3)).argmax())
     rows, columns = changed[i, 0].nonzero(as_tuple=True)
     assert changed[i, 0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].all()

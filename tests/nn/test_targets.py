@@ -35,7 +35,8 @@ def test_a_hair_of_a_cluster_is_no_division_by_zero():
     target = BalancedTarget(2).eval()
     target.frequency.copy_(torch.tensor([1.0, 0.0]))
     p = target(torch.tensor([[50.0, -50.0], [0.0, 0.0]]))
-    assert torch.isfinite(p).all() and torch.allclose(p.sum(dim=1), torch.ones(2))
+    assert torch.isfinite(p).all()
+    assert torch.allclose(p.sum(dim=1), torch.ones(2))
 
 
 def test_views_learn_the_targets_of_the_rows():
