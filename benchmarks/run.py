@@ -25,6 +25,7 @@ from pathlib import Path
 import accuracy as better
 import dcsai
 import ncsc
+import speed
 import sscnet
 from common import cell, scores
 
@@ -204,7 +205,7 @@ def tasks() -> dict[str, tuple]:
             {"dataset": "digits", "method": method},
             range(5),
         )
-    return found | better.tasks() | dcsai.tasks() | ncsc.tasks() | sscnet.tasks()
+    return found | speed.tasks() | better.tasks() | dcsai.tasks() | ncsc.tasks() | sscnet.tasks()
 
 
 def run(only: str) -> None:
@@ -310,6 +311,7 @@ def table() -> str:
         for task, (r, *_) in found.items()
         if task.startswith("precision")
     ]
+    lines += ["", *speed.table(found)]
     lines += [
         "",
         "## Inference",

@@ -1,0 +1,210 @@
+"""Side by side with ClustPy in one process, and how far a step is from its matrix products. ``run.py`` runs these.
+
+ClustPy is no dependency: where it cannot be imported its tasks are skipped. Both sides get the same network, batch and
+number of epochs, in turn; ratios are medians of pairs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import time
+from pathlib import Path
+from statistics import median
+
+from common import load
+
+NETS = {
+    "784-500-500-2000-10, 20,000 rows": (784, (500, 500, 2000), 10, 20_000, 1),
+    "16-64-64-4, 20,000 rows": (16, (64, 64), 4, 20_000, 2),
+}
+BATCH = 256
+
+
+def _rows(features: int, n: int):
+    """Images of MNIST, or a table of Gaussian clusters, float32 within 0 .. 1."""
+    import numpy as np
+
+    if features == 784:
+        return (load("mnist")[0][:n].reshape(n, -1) / 255).astype("float32")
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(5, features))[rng.integers(0, 5, n)] + 0.3 * rng.normal(size=(n, features))
+    return ((X - X.min()) / (X.max() - X.min())).astype("float32")
+
+
+def _clustpy():
+    import torchvision_shim  # noqa: F401 - before clustpy.deep, where torchvision has no compiled part
+    from clustpy.deep import DEC
+    from clustpy.deep.neural_networks import FeedforwardAutoencoder
+
+    return FeedforwardAutoencoder, DEC
+
+
+def autoencoder(net: str, seed: int) -> dict:
+    """Seconds an epoch of pretraining."""
+    from neuralclust import AEKMeans
+
+    feedforward, _ = _clustpy()
+    features, hidden, embed_dim, n, epochs = NETS[net]
+    X = _rows(features, n)
+
+    def ours() -> float:
+        model = AEKMeans(
+            5, hidden_layer_sizes=hidden, embed_dim=embed_dim, batch_size=BATCH, init="random", random_state=seed
+        )
+        return _difference(lambda e: model.set_params(pretrain_epochs=e).fit(X), epochs)
+
+    def theirs() -> float:
+        def fit(epochs: int) -> None:
+            net = feedforward([features, *hidden, embed_dim], random_state=seed)
+            net.fit(n_epochs=epochs, optimizer_params={"lr": 1e-3}, batch_size=BATCH, data=X)
+
+        return _difference(fit, epochs)
+
+    return _pairs(ours, theirs)
+
+
+def _difference(fit, epochs: int) -> float:
+    """Seconds of an epoch: a fit of ``1 + epochs`` less one of 1, so that what surrounds the epochs cancels."""
+    seconds = []
+    for e in (1, 1 + epochs):
+        begin = time.perf_counter()
+        fit(e)
+        seconds.append(time.perf_counter() - begin)
+    return (seconds[1] - seconds[0]) / epochs
+
+
+def _pairs(ours, theirs, repeats: int = 5) -> dict:
+    ours(), theirs()  # warm up
+    found = [(ours(), theirs()) for _ in range(repeats)]
+    return {
+        "ours_s": median(a for a, _ in found),
+        "clustpy_s": median(b for _, b in found),
+        "ratio": median(b / a for a, b in found),
+    }
+
+
+def predict(n: int, seed: int) -> dict:
+    """Seconds of ``predict`` on fitted models, one process."""
+    from neuralclust import TELL
+
+    feedforward, dec = _clustpy()
+    X = _rows(784, n)
+    sizes = (500, 500, 2000)
+    model = TELL(10, hidden_layer_sizes=sizes, pretrain_epochs=0, max_epochs=0, random_state=seed).fit(X[:1000])
+    net = feedforward([784, *sizes, 10], random_state=seed)
+    other = dec(10, neural_network=net, pretrain_epochs=0, clustering_epochs=0, random_state=seed).fit(X[:1000])
+
+    def seconds(estimator) -> float:
+        begin = time.perf_counter()
+        estimator.predict(X)
+        return time.perf_counter() - begin
+
+    return _pairs(lambda: seconds(model), lambda: seconds(other))
+
+
+def memory(side: str, n: int, seed: int) -> dict:
+    """MiB that ``predict`` needs beyond data, model and libraries, in a process of its own."""
+    from neuralclust import TELL
+
+    X = _rows(784, n)
+    if side == "ours":
+        model = TELL(10, pretrain_epochs=0, max_epochs=0, random_state=seed).fit(X[:1000])
+    else:
+        feedforward, dec = _clustpy()
+        net = feedforward([784, 500, 500, 2000, 10], random_state=seed)
+        model = dec(10, neural_network=net, pretrain_epochs=0, clustering_epochs=0, random_state=seed).fit(X[:1000])
+    model.predict(X[:1000])
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    model.predict(X)
+    return {"extra_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before}
+
+
+def limit(net: str, seed: int) -> dict:
+    """An epoch of the library over the time of its matrix products alone, same shapes and precision."""
+    import torch
+
+    from neuralclust import AEKMeans
+    from neuralclust.runtime import resolve_precision
+
+    features, hidden, embed_dim, n, epochs = NETS[net]
+    X = _rows(features, n)
+    model = AEKMeans(
+        5, hidden_layer_sizes=hidden, embed_dim=embed_dim, batch_size=BATCH, init="random", random_state=seed
+    )
+    model.set_params(pretrain_epochs=1).fit(X[:1000])
+    dtype = resolve_precision("auto", torch.device("cpu"), model.module_.autoencoder)
+    sizes = [features, *hidden, embed_dim, *hidden[::-1], features]
+    weights = [torch.randn(b, a).to(dtype) for a, b in itertools.pairwise(sizes)]
+    inputs = [torch.randn(BATCH, a).to(dtype) for a in sizes]
+
+    def products() -> float:
+        begin = time.perf_counter()
+        for _ in range(epochs * (n // BATCH)):
+            for i, w in enumerate(weights):
+                inputs[i] @ w.T  # forward
+                inputs[i + 1].T @ inputs[i]  # gradient of the weights
+                if i:
+                    inputs[i + 1] @ w  # gradient of the input
+        return (time.perf_counter() - begin) / epochs
+
+    def ours() -> float:
+        return _difference(lambda e: model.set_params(pretrain_epochs=e).fit(X), epochs)
+
+    ours(), products()
+    found = [(ours(), products()) for _ in range(5)]
+    return {
+        "ours_s": median(a for a, _ in found),
+        "products_s": median(b for _, b in found),
+        "ratio": median(a / b for a, b in found),
+        "precision": str(dtype).removeprefix("torch."),
+    }
+
+
+def tasks() -> dict[str, tuple]:
+    """Name -> (function, arguments, seeds)."""
+    found: dict[str, tuple] = {}
+    for net in NETS:
+        found[f"clustpy / autoencoder / {net}"] = autoencoder, {"net": net}, [0]
+        found[f"limit / {net}"] = limit, {"net": net}, [0]
+    found["clustpy / predict / 70,000 x 784"] = predict, {"n": 70_000}, [0]
+    for side in ("ours", "ClustPy"):
+        found[f"clustpy / memory / {side}"] = memory, {"side": side, "n": 70_000}, [0]
+    return found
+
+
+def table(runs: dict[str, list[dict]]) -> list[str]:
+    """Markdown lines from the rows."""
+    lines = [
+        "## Beside ClustPy 0.0.3, and beside the limit",
+        "",
+        "One process, same network, batch of 256 and epochs, in turn, medians of pairs. Ours as by default: precision",
+        "and optimiser are the library's own.",
+        "",
+        "| what | ours, s | ClustPy, s | ClustPy / ours |",
+        "|---|---|---|---|",
+    ]
+    for task, (r, *_) in runs.items():
+        if task.startswith("clustpy / ") and "ratio" in r:
+            lines.append(
+                f"| {task.removeprefix('clustpy / ').replace(' / ', ', ')} | {r['ours_s']:.3f} | {r['clustpy_s']:.3f} | "
+                f"{r['ratio']:.2f} |"
+            )
+    extra = {task.split(" / ")[2]: r["extra_mib"] for task, (r, *_) in runs.items() if "memory" in task}
+    if len(extra) == 2:
+        lines += [
+            "",
+            f"`predict` of 70,000 x 784 needs {extra['ours']:.0f} MiB beyond the data, ClustPy's "
+            f"{extra['ClustPy']:.0f} MiB.",
+        ]
+    lines += [
+        "",
+        "| epoch of the autoencoder | precision | s | matrix products alone, s | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {task.split(' / ')[1]} | {r['precision']} | {r['ours_s']:.3f} | {r['products_s']:.3f} | {r['ratio']:.2f} |"
+        for task, (r, *_) in runs.items()
+        if task.startswith("limit / ")
+    ]
+    return lines
