@@ -20,6 +20,7 @@ _DENSE = 500  # rows up to which all eigenvectors are computed at once
 _PATIENCE = 10  # starts without a smaller cut
 _NEIGHBORS = 10
 _GRAPH_ROWS = 10_000  # rows of a graph that gives first centres
+_MOST_CLUSTERS = 50  # beyond, their eigenvectors take longer than the training
 _SPARE = 2.0  # eigenvectors looked at, per cluster
 
 
@@ -178,7 +179,7 @@ def spectral_centers(z: np.ndarray, n_clusters: int, *, n_neighbors: int = _NEIG
     Returns
     -------
     ndarray of shape (n_clusters, p)
-        k-means' centres where the graph has fewer clusters, as with duplicate rows.
+        k-means' centres for more than 50 clusters, and where the graph has fewer, as with duplicate rows.
 
     Examples
     --------
@@ -191,7 +192,7 @@ def spectral_centers(z: np.ndarray, n_clusters: int, *, n_neighbors: int = _NEIG
     """
     rows = np.random.default_rng(seed).permutation(len(z))[:_GRAPH_ROWS]
     some = z[np.sort(rows)]
-    if 1 < n_clusters < len(some):
+    if 1 < n_clusters < min(len(some), 1 + _MOST_CLUSTERS):
         graph = as_scipy(knn_graph(torch.from_numpy(some), min(n_neighbors, len(some) - 1)))
         labels, _ = spectral_partition(graph, n_clusters, seed=seed)
         # In the order of their first rows: that of k-means hangs on the last digits of the eigenvectors.

@@ -42,8 +42,8 @@ class KMeansNet(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"spectral", "k-means", "k-means++", "random"} or ndarray, default=None
-        First centres: from the codes by spectral clustering (of at most 10,000 rows), by k-means, by its seeding or as
-        random rows, or given. None: "spectral" (repaired), "k-means++" (paper).
+        First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
+        k-means, by its seeding or as random rows, or given. None: "spectral" (repaired), "k-means++" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None

@@ -59,8 +59,9 @@ class TELL(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"spectral", "k-means", "k-means++", "random", "kaiming"} or ndarray, default=None
-        First centres: from the codes by spectral clustering (of at most 10,000 rows), by k-means, by its seeding or as
-        random rows, random directions, or given. None: "spectral" (repaired), "kaiming" (paper).
+        First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
+        k-means, by its seeding or as random rows, random directions, or given. None: "spectral" (repaired), "kaiming"
+        (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
