@@ -171,3 +171,23 @@ def test_gentle_views_first(images, monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "digits", views)
     small("TELL", 2, augment="digits", pretrain_epochs=2, max_epochs=1, batch_size=60).fit(images[0])
     assert asked == ["gentle", "gentle", "strong"]
+
+
+@pytest.mark.parametrize("bad", [lambda x: x.numpy(), lambda x: x[:, :, :2]], ids=["array", "shape"])
+def test_a_view_of_another_kind_is_an_error(images, bad):
+    with pytest.raises(ValueError, match=r"augment=.* must return a tensor of the same shape"):
+        small("TELL", 2, augment=bad).fit(images[0])
+
+
+def test_views_in_place_or_in_float64_are_as_good(images):
+    fits = [lambda x: 0.5 * x, lambda x: x.mul_(0.5), lambda x: 0.5 * x.double()]
+    losses = [small("TELL", 2, augment=view).fit(images[0]).loss_ for view in fits]
+    assert np.allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_a_stream_of_one_cluster_leaves_the_frequencies(easy):
+    X, y = easy
+    model = small("TELL").fit(X)
+    before = model.module_.head.target.frequency.clone()
+    model.partial_fit(X[y == 0], train_encoder=True)
+    assert torch.equal(model.module_.head.target.frequency, before)

@@ -203,7 +203,9 @@ class NeuralClusterer(
                         x = prepared(self.module_, x, device)
                         centers.step(self.module_.eval(), x, index)
                         if train_encoder and encoder is not None:
-                            encoder.step(self.module_.train(), x, index)
+                            # The next rows may all be of one cluster: they say nothing of how frequent it is.
+                            self.module_.train().head.eval()
+                            encoder.step(self.module_, x, index)
             except BaseException:
                 learning.load_state_dict(before)
                 raise

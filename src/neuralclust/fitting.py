@@ -367,7 +367,16 @@ class FitProcedure(BaseEstimator):
     def _view(self, module: ClusterModule, x: Tensor, stage: str = "joint") -> Tensor:
         """Augmented rows, while training a method that has ``augment``."""
         views = resolve_augmentation(getattr(self, "augment", None))
-        return x if views is None or not module.training else getattr(views, stage)(x)
+        if views is None or not module.training:
+            return x
+        y = getattr(views, stage)(x.clone() if callable(self.augment) else x)  # the user's may work in place
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            got = f"a tensor of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(
+                f"augment={self.augment!r} returned {got} for a batch of shape {tuple(x.shape)}; it must return a "
+                f"tensor of the same shape."
+            )
+        return y.to(x.dtype)
 
     def _encode_views(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """What is to be reconstructed, its codes, and the codes that the clustering loss sees: the clean rows first.

@@ -108,9 +108,9 @@ class NCSC(NeuralClusterer):
         Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one, which collapses to one cluster. See Notes.
-    augment : {"digits"}, callable or None, default=None
-        Random views of images: shifts by 10 % and rotations by 10 degrees, or any function from a batch of scaled rows
-        to a batch of the same shape, which is not saved with the model. The autoencoder learns the views; the
+    augment : {"digits", "images", "table"}, callable or None, default=None
+        Random views, see :mod:`neuralclust.augment`: by name, or any function from a batch of scaled rows to a batch of
+        the same shape, which is not saved with the model. The autoencoder learns the views; the
         classifier compares rows with views.
     u, l : float, default=None
         Pairs with A_s above u both ways are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5

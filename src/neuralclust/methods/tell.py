@@ -70,7 +70,8 @@ class TELL(NeuralClusterer):
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
         Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired:
-        pretraining rises to three times as much and falls to 0, joint training falls from it to 0 by a cosine.
+        pretraining rises to three times as much (less for batches below 256) and falls to 0, joint training falls from
+        it to 0 by a cosine.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of the autoencoder and, in the paper's variant, of the centres. None: "adam" (repaired),
         "adadelta" (paper).
