@@ -123,7 +123,8 @@ class RandomFlip:
 
     def __call__(self, x: Tensor) -> Tensor:
         _need_images(x)
-        return torch.where(_some(x, 0.5), x.flip(3), x)
+        mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+        return torch.where(mirrored, x.flip(3), x)
 
 
 class ColorJitter:
@@ -297,7 +298,3 @@ def _need_images(x: Tensor) -> None:
 def _up_to(x: Tensor, most: float) -> Tensor:
     """A random amount for each row, ``-most`` to ``most``."""
     return (2 * torch.rand(len(x), device=x.device, dtype=x.dtype) - 1) * most
-
-
-def _some(x: Tensor, share: float) -> Tensor:
-    return (torch.rand(len(x), device=x.device) < share)[:, None, None, None]

@@ -68,6 +68,9 @@ class FitProcedure(BaseEstimator):
     # What a parameter left at None stands for, by variant.
     _recipes: ClassVar[dict[str, dict[str, Any]]]
 
+    # The same, of parameters whose default hangs on the target.
+    _by_target: ClassVar[dict[str, dict[str, Any]]] = {}
+
     # variant is a parameter of the methods that a paper proposes; the others have one form only.
     variant: str = "repaired"
 
@@ -332,7 +335,11 @@ class FitProcedure(BaseEstimator):
     def _value(self, name: str) -> Any:
         """A parameter, or what None stands for in this variant."""
         value = getattr(self, name, None)
-        return self._recipes[self.variant].get(name) if value is None else value
+        if value is None:
+            value = self._recipes[self.variant].get(name)
+        if value is None and name != "target":
+            value = self._by_target.get(self._value("target"), {}).get(name)
+        return value
 
     def _recipe(self, n_samples: int) -> SimpleNamespace:
         """All parameters, with what None stands for filled in."""

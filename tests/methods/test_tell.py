@@ -201,3 +201,24 @@ def test_online_follows_a_drift_that_fixed_centres_miss():
     truth = np.concatenate(truth)
     assert adjusted_rand_score(truth, np.concatenate(by_online)) > 0.95
     assert adjusted_rand_score(truth, np.concatenate(by_fixed)) < 0.7
+
+
+def test_what_none_stands_for():
+    repaired, paper = TELL()._recipe(70_000), TELL(variant="paper")._recipe(70_000)
+    assert (repaired.target, repaired.alternate, repaired.clustering_weight) == ("balanced", "never", 0.1)
+    assert (repaired.init, repaired.pretrain_epochs, repaired.max_epochs, repaired.one_cycle) == (
+        "spectral",
+        40,
+        20,
+        True,
+    )
+    assert TELL()._recipe(1797).pretrain_epochs == 150
+    assert (paper.target, paper.alternate, paper.clustering_weight) == ("hard", "epoch", 0.01)
+    assert (paper.init, paper.pretrain_epochs, paper.max_epochs, paper.one_cycle) == ("kaiming", 0, 3000, False)
+    hard = TELL(target="hard")._recipe(70_000)
+    assert (hard.alternate, hard.clustering_weight) == ("epoch", 0.02)
+
+
+def test_the_papers_loss_has_no_balanced_target(easy):
+    with pytest.raises(ValueError, match="target='balanced' is not in the paper's loss"):
+        small("TELL", variant="paper", target="balanced").fit(easy[0])

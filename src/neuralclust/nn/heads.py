@@ -112,7 +112,7 @@ class KMeansNetLayer(nn.Module):
         Number of clusters.
     alpha : float, default=5.0
         Inverse temperature of the softmax (the paper tunes it within 1e-5 .. 5). With hard assignment it cancels
-        from the loss and only sets how peaked the probabilities are.
+        from the loss that is not balanced and only sets how peaked the probabilities are.
     assignment : {"hard", "soft"}, default="hard"
         Indicator in the loss: the largest entry without gradient, or the softmax itself.
     coupled : bool, default=False
@@ -205,14 +205,15 @@ class KMeansNetLayer(nn.Module):
 
         The cross-entropy then moves the codes alone, and Eq. 7 the centres alone.
         """
-        s = self.logits(z if self.target is None else z.detach())
+        balanced = self.target is not None
+        s = self.logits(z.detach() if balanced else z)
         indicator = hard_assignment(s) if self.assignment == "hard" else s.softmax(dim=1)
+        pulled = [s] if balanced else [s, *map(self.logits, views)]
+        pull = torch.stack([-(indicator * each).sum(dim=1).mean() / self.alpha for each in pulled]).mean()
         if self.target is None:
-            each = [s, *(self.logits(view) for view in views)]
-            return torch.stack([(indicator * (-s / self.alpha)).sum(dim=1).mean() for s in each]).mean()
+            return pull
         weight, bias = self.weight.detach(), self.bias.detach()
-        crossed = self.target.loss(*(self._logits(each, weight, bias) for each in (z, *views)))
-        return (indicator * (-s / self.alpha)).sum(dim=1).mean() + crossed
+        return pull + self.target.loss(*(self._logits(each, weight, bias) for each in (z, *views)))
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -284,9 +285,10 @@ class TELLLayer(nn.Module):
         """Unit-length cluster centres ``W / (2 alpha)``, ``(k, p)``."""
         return self.weight / (2 * self.alpha)
 
-    def cosine(self, z: Tensor) -> Tensor:
-        """Cosine of every code with every centre, ``(b, k)``, in the precision of ``z``."""
-        return F.linear(F.normalize(z, dim=1), self.centers.to(z.dtype))
+    def cosine(self, z: Tensor, centers: Tensor | None = None) -> Tensor:
+        """Cosine of every code with every centre (or these ones), ``(b, k)``, in the precision of ``z``."""
+        centers = self.centers if centers is None else centers
+        return F.linear(F.normalize(z, dim=1), centers.to(z.dtype))
 
     def forward(self, z: Tensor) -> Tensor:
         """Attention over the clusters ``(b, k)``, Eq. 7 with squared distances ``2 - 2 cos``."""
@@ -306,7 +308,7 @@ class TELLLayer(nn.Module):
             cosines = [self.cosine(each).gather(1, nearest) for each in (z, *views)]
             return (2 - 2 * torch.cat(cosines)).mean()
         centers, scale = self.centers.detach(), 2 / self.temperature
-        logits = [scale * F.linear(F.normalize(each, dim=1), centers.to(each.dtype)) for each in (z, *views)]
+        logits = [scale * self.cosine(each, centers) for each in (z, *views)]
         return (2 - 2 * self.cosine(z.detach()).max(dim=1).values).mean() + self.target.loss(*logits)
 
     @torch.no_grad()
