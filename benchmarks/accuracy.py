@@ -14,6 +14,8 @@ UNTUNED = ("coil20", "orl", "cifar10_test", "reuters_r8")
 
 def fit(dataset: str, method: str, seed: int, **params) -> dict:
     """Scores of k-means on the codes of the pretrained autoencoder, of the method's own start, and of the end."""
+    from sklearn.metrics import silhouette_score
+
     from neuralclust import registry
     from neuralclust.kmeans import fit_kmeans
 
@@ -27,11 +29,13 @@ def fit(dataset: str, method: str, seed: int, **params) -> dict:
         whole = {**params, "encoder": first.module_.autoencoder, "pretrain_epochs": 0}
         begin = time.perf_counter()
         model = registry.make(method, k, random_state=seed, **whole).fit(X)
+    found = model.transform(X)
     return {
         "kmeans": scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_),
         "start": scores(y, first.labels_),
         **scores(y, model.labels_),
         "loss": model.loss_,
+        "silhouette": float(silhouette_score(found, model.labels_, sample_size=5000, random_state=0)),
         "passes": len(first.history_) + len(model.history_),
         "seconds": seconds + time.perf_counter() - begin,
     }
@@ -84,4 +88,30 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
             f"{cell([r['nmi'] for r in rows])} | {cell([r['ari'] for r in rows])} | "
             f"{mean(r['passes'] for r in rows):.0f} | {mean(r['seconds'] for r in rows) / 60:.1f} |"
         )
+    return [*lines, "", *choice(runs)]
+
+
+def choice(runs: dict[str, list[dict]]) -> list[str]:
+    """How well two criteria that need no labels pick one run of several."""
+    lines = [
+        "Which run of several, without labels: ACC of the one with the smallest loss, which `n_init` takes, and of the",
+        "one whose codes have the largest silhouette, beside the mean and the best.",
+        "",
+        "| data | method | seeds | mean | smallest loss | largest silhouette | best |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    picked: list[list[float]] = []
+    for task, rows in runs.items():
+        rows = [r for r in rows if "silhouette" in r]
+        if not task.startswith("better / ") or len(rows) < 3:
+            continue
+        acc = [r["acc"] for r in rows]
+        by_loss = min(rows, key=lambda r: r["loss"])["acc"]
+        by_silhouette = max(rows, key=lambda r: r["silhouette"])["acc"]
+        picked.append([mean(acc), by_loss, by_silhouette, max(acc)])
+        cells = " | ".join(f"{100 * value:.1f}" for value in picked[-1])
+        lines.append(f"| {' | '.join(task.split(' / ')[1:])} | {len(rows)} | {cells} |")
+    if picked:
+        cells = " | ".join(f"{100 * mean(column):.1f}" for column in zip(*picked, strict=True))
+        lines.append(f"| mean of all | | | {cells} |")
     return lines
