@@ -68,6 +68,44 @@ def test_affine_moves_by_as_much_as_it_says():
     assert torch.allclose(RandomAffine(shift=0, degrees=0)(x), x, atol=1e-5)
 
 
+def test_affine_on_images_that_are_not_square():
+    """A quarter turn keeps lengths in pixels, though the grid counts both sides from -1 to 1."""
+    bar = torch.zeros(2000, 1, 11, 31)
+    bar[:, :, 5, 13:18] = 1  # five pixels
+    turned = RandomAffine(shift=0, degrees=90)(bar)
+    upright = turned[turned[:, 0, 3, 15].argmax(), 0]  # of all, the one that reaches highest
+    assert upright.sum() == pytest.approx(5, abs=0.4)
+    assert (upright[3:8, 15] > 0.6).all()
+
+
+@pytest.mark.parametrize(("amount", "least", "most"), [(0.0, 0.99, 1.01), (0.25, 0.8, 4 / 3)])
+def test_affine_scales_by_as_much_as_it_says(amount, least, most):
+    square = torch.zeros(500, 1, 40, 40)
+    square[:, :, 10:30, 10:30] = 1
+    side = RandomAffine(shift=0, degrees=0, scale=amount)(square).sum(dim=(1, 2, 3)).sqrt() / 20
+    assert side.min() == pytest.approx(least, abs=0.02)
+    assert side.max() == pytest.approx(most, abs=0.02)
+
+
+def test_affine_shear_moves_rows_of_pixels():
+    line = torch.zeros(500, 1, 41, 41)
+    line[:, :, :, 20] = 1
+    slanted = RandomAffine(shift=0, degrees=0, shear=0.5)(line)[:, 0]
+    places = (slanted * torch.arange(41.0)).sum(2) / slanted.sum(2)
+    assert (places[:, 20] - 20).abs().max() < 0.1  # the middle stays
+    assert (places[:, 30] - 20).abs().max() == pytest.approx(5, abs=0.3)  # half of ten rows
+    assert torch.allclose(places[:, 30] - 20, 20 - places[:, 10], atol=0.2)
+
+
+def test_elastic_moves_along_both_sides():
+    for ramp in (
+        torch.linspace(0, 1, 32).expand(50, 1, 32, 32),
+        torch.linspace(0, 1, 32)[:, None].expand(50, 1, 32, 32),
+    ):
+        moved = (RandomElastic()(ramp) - ramp)[:, :, 8:24, 8:24]  # away from what comes in
+        assert 0.02 < moved.std() < 0.06
+
+
 def test_elastic_and_crop_do_nothing_at_zero():
     x = torch.rand(3, 2, 8, 8)
     assert torch.allclose(RandomElastic(shift=0.0)(x), x, atol=1e-5)
@@ -173,6 +211,27 @@ def test_gentle_views_first(images, monkeypatch):
     monkeypatch.setitem(AUGMENTATIONS, "digits", views)
     small("TELL", 2, augment="digits", pretrain_epochs=2, max_epochs=1, batch_size=60).fit(images[0])
     assert asked == ["gentle", "gentle", "strong"]
+
+
+@pytest.mark.parametrize("method", ["TELL", "KMeansNet", "DCSAI", "SSCNet", "NCSC"])
+def test_joint_training_sees_views(method, images):
+    """Rows whose views are views of other rows: pretraining is the same, the clustering loss is not."""
+    X, _ = images
+    model = [
+        small(method, 2, augment=view, pretrain_epochs=20, max_epochs=3, batch_size=60)
+        for view in (torch.clone, lambda x: x.roll(1, 0) if torch.is_grad_enabled() else x)
+    ]
+    weights = [torch.cat([p.flatten() for p in m.fit(X).module_.parameters()]) for m in model]
+    assert not torch.allclose(*weights, atol=1e-4)
+    if method in ("TELL", "KMeansNet", "DCSAI"):
+        clu = [next(row["clu"] for row in m.history_ if row["stage"] == "fit") for m in model]
+        assert abs(clu[1] - clu[0]) > 0.01 * abs(clu[0])
+
+
+@pytest.mark.parametrize("method", ["TELL", "KMeansNet", "AEKMeans"])
+def test_views_without_weights_to_learn_are_an_error(method, easy):
+    with pytest.raises(ValueError, match=r"augment='table' has nothing to teach.*Use augment=None, or an encoder"):
+        small(method, encoder=None, augment="table").fit(easy[0])
 
 
 @pytest.mark.parametrize("bad", [lambda x: x.numpy(), lambda x: x[:, :, :2]], ids=["array", "shape"])

@@ -8,7 +8,14 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
 from neuralclust.functional import knn_graph
-from neuralclust.spectral import balanced_cut, normalized_cut, smallest_eigenvectors, spectral_partition
+from neuralclust.kmeans import fit_kmeans, initial_centers
+from neuralclust.spectral import (
+    balanced_cut,
+    normalized_cut,
+    smallest_eigenvectors,
+    spectral_centers,
+    spectral_partition,
+)
 
 
 def blocks(sizes, within=1.0, between=0.01, seed=0):
@@ -107,3 +114,20 @@ def test_a_handful_of_rows_apart_from_all_others_is_no_cluster():
     assert n_cut < 50 < 80 < n_balanced
     assert normalized_cut(graph, cut, 10) < normalized_cut(graph, balanced, 10)
     assert balanced_cut(graph, cut, 10) > balanced_cut(graph, balanced, 10)
+
+
+def test_centers_of_long_clusters():
+    """k-means cuts two long strips across; the graph of neighbours finds them."""
+    rng = np.random.default_rng(0)
+    z = np.stack([rng.uniform(-10, 10, 400), np.repeat([0.0, 3.0], 200) + 0.2 * rng.normal(size=400)], axis=1)
+    z = z.astype("float32")
+    assert np.allclose(spectral_centers(z, 2), [z[:200].mean(0), z[200:].mean(0)], atol=1e-4)
+    across = fit_kmeans(z, 2, n_init=10, seed=0).cluster_centers_
+    assert np.ptp(across[:, 0]) > 8
+
+
+def test_centers_are_of_k_means_where_the_graph_falls_short():
+    z = np.repeat(np.eye(3, dtype="float32"), 5, axis=0)  # three distinct rows, four clusters
+    assert spectral_centers(z, 4).shape == (4, 3)
+    many = np.random.default_rng(0).normal(size=(300, 2)).astype("float32")
+    assert np.allclose(spectral_centers(many, 60), initial_centers(many, 60, "k-means", n_init=10, seed=0))

@@ -18,7 +18,9 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 class RandomAffine:
-    """Shift, rotate, scale and shear every image of a batch by its own random amounts; what comes in is black.
+    """Shift, rotate, scale and shear every image of a batch by its own random amounts; what comes in is 0.
+
+    That is black, where rows are scaled to 0 .. 1.
 
     Parameters
     ----------
@@ -27,7 +29,7 @@ class RandomAffine:
     degrees : float, default=10.0
         Most that an image is turned, either way.
     scale : float, default=0.0
-        Most that it grows or shrinks, as a share of its size.
+        Most that its side grows or shrinks, as a share of what is seen: at 0.5 to between 2/3 and twice as large.
     shear : float, default=0.0
         Most that a row of pixels moves, as a share of its distance from the middle.
 
@@ -65,7 +67,7 @@ class RandomElastic:
     Parameters
     ----------
     shift : float, default=0.05
-        Standard deviation of a shift, as a share of the width and of the height.
+        Standard deviation of a shift at the points of the grid, as a share of the width and of the height.
     cells : int, default=4
         Points of the coarse grid along each side: fewer bend more smoothly.
 
@@ -128,7 +130,9 @@ class RandomFlip:
 
 
 class ColorJitter:
-    """Brightness, contrast and saturation of every image times its own random factors, within [0, 1] afterwards.
+    """Brightness, contrast and saturation of every image times its own random factors, then cut off at 0 and 1.
+
+    For rows scaled to 0 .. 1, as the estimators scale them unless they keep the origin.
 
     Parameters
     ----------
@@ -203,7 +207,8 @@ class GaussianNoise:
 class FeatureMask:
     """Features of a table replaced by those of other rows of the batch, each with the same probability.
 
-    The replaced values are drawn from the feature's own distribution, so that they mean nothing and look like nothing.
+    A replaced value says nothing about its row and cannot be told from the feature's other values. All come from one
+    other row, which keeps what features have in common.
 
     Parameters
     ----------

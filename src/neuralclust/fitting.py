@@ -71,6 +71,9 @@ class FitProcedure(BaseEstimator):
     # The same, of parameters whose default hangs on the target.
     _by_target: ClassVar[dict[str, dict[str, Any]]] = {}
 
+    # Whether a cluster layer without an encoder learns anything from augmented rows.
+    _head_learns_views: ClassVar[bool] = False
+
     # variant is a parameter of the methods that a paper proposes; the others have one form only.
     variant: str = "repaired"
 
@@ -165,6 +168,7 @@ class FitProcedure(BaseEstimator):
         for run, seed in enumerate(draw_seeds(self.random_state, self.n_init)):
             with seeded(seed, device) as generator:
                 module = self._build(source.shape, recipe)
+                self._check_views(module)
                 module.set_range_(low, high)
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
@@ -370,6 +374,14 @@ class FitProcedure(BaseEstimator):
             autoencoder = self._autoencoder(shape, recipe)
         autoencoder.normalize = recipe.normalize
         return ClusterModule(autoencoder, self._head(autoencoder.embed_dim, recipe), shape)
+
+    def _check_views(self, module: ClusterModule) -> None:
+        if getattr(self, "augment", None) is None or self._head_learns_views or trainable(module.autoencoder):
+            return
+        raise ValueError(
+            f"augment={self.augment!r} has nothing to teach: {type(self).__name__} learns from views by its encoder, "
+            f"and encoder={self.encoder!r} has no weights that may learn. Use augment=None, or an encoder."
+        )
 
     def _view(self, module: ClusterModule, x: Tensor, stage: str = "joint") -> Tensor:
         """Augmented rows, while training a method that has ``augment``."""

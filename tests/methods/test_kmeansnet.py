@@ -72,6 +72,13 @@ def test_alpha_cancels_for_every_scale_free_optimizer(easy, optimizer):
     assert np.allclose(*centers, atol=1e-3)
 
 
+def test_what_none_stands_for():
+    repaired, hard = KMeansNet()._recipe(70_000), KMeansNet(target="hard")._recipe(70_000)
+    assert (repaired.target, repaired.clustering_weight, repaired.init) == ("balanced", 0.1, "spectral")
+    assert (repaired.pretrain_epochs, repaired.max_epochs, repaired.one_cycle) == (40, 20, True)
+    assert (hard.target, hard.clustering_weight) == ("hard", 0.02)
+
+
 def test_paper_variant_is_the_published_recipe():
     recipe = KMeansNet(variant="paper")._recipe(70_000)
     assert (recipe.max_epochs, recipe.optimizer, recipe.alpha) == (3000, "adadelta", 1e-3)

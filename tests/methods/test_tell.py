@@ -203,6 +203,27 @@ def test_online_follows_a_drift_that_fixed_centres_miss():
     assert adjusted_rand_score(truth, np.concatenate(by_fixed)) < 0.7
 
 
+@pytest.mark.parametrize("method", ["TELL", "KMeansNet", "AEKMeans"])
+def test_rates_rise_and_fall(easy, monkeypatch, method):
+    """Pretraining rises to three times the usual rate, less for small batches, and falls; joint training falls."""
+    seen = []
+    step = torch.optim.Adam.step
+
+    def spy(self, *args, **kwargs):
+        seen.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    small(method, pretrain_epochs=5, max_epochs=4, batch_size=64).fit(easy[0])  # three steps an epoch
+    pretrain, joint = np.array(seen[:15]), np.array(seen[15 :: 1 + (method == "KMeansNet")])  # which has two
+    assert pretrain.max() < 3e-3 / 2 < pretrain.max() + 3e-4
+    assert pretrain.argmax() in (4, 5)
+    assert pretrain[0] == pytest.approx(0.04 * 1.5e-3)
+    assert pretrain[-1] < 2e-4
+    if method != "AEKMeans":
+        assert np.allclose(joint, 0.0005 * (1 + np.cos(np.pi * np.arange(12) / 12)))
+
+
 def test_what_none_stands_for():
     repaired, paper = TELL()._recipe(70_000), TELL(variant="paper")._recipe(70_000)
     assert (repaired.target, repaired.alternate, repaired.clustering_weight) == ("balanced", "never", 0.1)

@@ -50,7 +50,8 @@ class AEKMeans(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default="k-means"
-        Centres: by k-means (the best of 10 runs), or only what k-means would start from; or by spectral clustering.
+        Centres: by k-means (the best of 10 runs), or only what k-means would start from; the means of a spectral
+        clustering of the codes' nearest-neighbour graph; or given.
     pretrain_epochs : int, default=None
         Epochs of the autoencoder. None: enough for 4,000 steps, 40 to 150.
     batch_size : int, default=None
@@ -65,7 +66,8 @@ class AEKMeans(NeuralClusterer):
     augment : {"digits", "images", "table"}, callable or None, default=None
         What should not change a row's cluster. "digits" shifts, turns, scales
         and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
-        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
+        takes a batch of scaled rows and gives one of the same shape, and is not saved with the model. See
+        :mod:`neuralclust.augment`.
     noise : float, default=0.0
         Share of the inputs set to zero while training: above 0, a denoising autoencoder.
     normalize : bool, default=True

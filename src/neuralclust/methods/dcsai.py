@@ -44,7 +44,8 @@ class DCSAI(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default="k-means"
-        First centres: from the codes by k-means, by its seeding or as random rows, or given.
+        First centres: from the codes by k-means, by its seeding, as random rows or by spectral clustering of a
+        nearest-neighbour graph, or given.
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 4500 (paper).
     pretrain_epochs : int, default=100
@@ -72,7 +73,8 @@ class DCSAI(NeuralClusterer):
     augment : {"digits", "images", "table"}, callable or None, default=None
         What should not change a row's cluster; targets come from the rows as they are. "digits" shifts, turns, scales
         and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
-        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
+        takes a batch of scaled rows and gives one of the same shape, and is not saved with the model. See
+        :mod:`neuralclust.augment`.
     noise : float, default=0.3
         Share of the inputs set to zero while pretraining.
     clustering_weight, reconstruction_weight : float, default=None
@@ -135,6 +137,8 @@ class DCSAI(NeuralClusterer):
     >>> model.fit_predict(X).shape
     (200,)
     """
+
+    _head_learns_views: ClassVar[bool] = True
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {

@@ -69,7 +69,8 @@ class KMeansNet(NeuralClusterer):
     augment : {"digits", "images", "table"}, callable or None, default=None
         What should not change a row's cluster; targets come from the rows as they are. "digits" shifts, turns, scales
         and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
-        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
+        takes a batch of scaled rows and gives one of the same shape, and is not saved with the model. See
+        :mod:`neuralclust.augment`.
     assignment : {"hard", "soft"}, default=None
         Indicator in the loss of k-means. None: "hard" (repaired), "soft" (paper).
     coupled : bool, default=None

@@ -181,6 +181,8 @@ class NCSC(NeuralClusterer):
     (10, 10)
     """
 
+    _head_learns_views: ClassVar[bool] = True
+
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "max_epochs": 30, "pretrain_epochs": 100, "batch_size": None, "lr": 3e-4, "lr_classifier": 1e-3, "u": 0.9,

@@ -93,7 +93,8 @@ class SSCNet(NeuralClusterer):
     augment : {"digits", "images", "table"}, callable or None, default=None
         What should not change a row's cluster; all parts learn from views. "digits" shifts, turns, scales
         and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
-        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
+        takes a batch of scaled rows and gives one of the same shape, and is not saved with the model. See
+        :mod:`neuralclust.augment`.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -153,6 +154,8 @@ class SSCNet(NeuralClusterer):
     >>> SSCNet(3, embed_dim=40, pretrain_epochs=5, max_epochs=3, random_state=0).fit(X).labels_.shape
     (120,)
     """
+
+    _head_learns_views: ClassVar[bool] = True
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {

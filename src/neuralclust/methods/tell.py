@@ -83,7 +83,8 @@ class TELL(NeuralClusterer):
     augment : {"digits", "images", "table"}, callable or None, default=None
         What should not change a row's cluster; targets come from the rows as they are. "digits" shifts, turns, scales
         and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
-        takes a batch of scaled rows and gives one of the same shape. See :mod:`neuralclust.augment`.
+        takes a batch of scaled rows and gives one of the same shape, and is not saved with the model. See
+        :mod:`neuralclust.augment`.
     alternate : {"epoch", "batch", "never"}, default=None
         What decides whose turn it is to learn from the clustering loss, the centres or the encoder; "never": both
         learn from every batch. None: "never" with balanced targets, "epoch" with hard ones.
