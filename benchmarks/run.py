@@ -27,6 +27,7 @@ import dcsai
 import ncsc
 import speed
 import sscnet
+import subspace
 from common import cell, scores
 
 HERE = Path(__file__).parent
@@ -205,7 +206,7 @@ def tasks() -> dict[str, tuple]:
             {"dataset": "digits", "method": method},
             range(5),
         )
-    return found | speed.tasks() | better.tasks() | dcsai.tasks() | ncsc.tasks() | sscnet.tasks()
+    return found | speed.tasks() | better.tasks() | dcsai.tasks() | ncsc.tasks() | sscnet.tasks() | subspace.tasks()
 
 
 def run(only: str) -> None:
@@ -283,6 +284,7 @@ def table() -> str:
             f"{statistics.mean(row['seconds'] for row in runs):.0f} | {100 * best['acc']:.1f} |"
         )
     lines += ["", *better.table(found), "", *dcsai.table(found), "", *ncsc.table(found), "", *sscnet.table(found)]
+    lines += ["", *subspace.table(found)]
     lines += [
         "",
         "## Engine",

@@ -103,7 +103,7 @@ def test_version_and_list(capsys):
     assert cli.main(["list"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for name, method in {**neuralclust.registry.METHODS, **neuralclust.registry.BASELINES}.items():
+    for name, method in neuralclust.registry.ALL.items():
         (line,) = [line for line in out.splitlines() if line.split()[0] == name]
         assert str(method.year) in line
         assert method.family in line

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("neuralclust")
 
 if TYPE_CHECKING:
-    from neuralclust import callbacks, datasets, functional, metrics, nn, registry
+    from neuralclust import callbacks, datasets, functional, metrics, nn, registry, subspace
     from neuralclust.io import load
     from neuralclust.methods.aekmeans import AEKMeans
     from neuralclust.methods.dcsai import DCSAI
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from neuralclust.methods.ncsc import NCSC
     from neuralclust.methods.sscnet import SSCNet
     from neuralclust.methods.tell import TELL
+    from neuralclust.subspace import SubspaceClustering
 
-_MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry")
+_MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry", "subspace")
 _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
     "DCSAI": "neuralclust.methods.dcsai",
@@ -29,6 +30,7 @@ _OBJECTS = {
     "NCSC": "neuralclust.methods.ncsc",
     "SSCNet": "neuralclust.methods.sscnet",
     "TELL": "neuralclust.methods.tell",
+    "SubspaceClustering": "neuralclust.subspace",
     "load": "neuralclust.io",
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "AEKMeans",
     "KMeansNet",
     "SSCNet",
+    "SubspaceClustering",
     "callbacks",
     "datasets",
     "functional",
@@ -46,6 +49,7 @@ __all__ = [
     "metrics",
     "nn",
     "registry",
+    "subspace",
 ]
 
 

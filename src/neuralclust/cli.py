@@ -264,8 +264,8 @@ def _fit(args: argparse.Namespace) -> None:
         written = sorted(file.name for file in folder.iterdir())
     if not ours:
         print(
-            f"neuralclust: no model file is written for scikit-learn's {method}; the equivalent of k-means "
-            f"that can be saved is --method AEKMeans --encoder none",
+            f"neuralclust: no model file is written for {method}: only the neural methods have one, and the "
+            f"equivalent of k-means among them is --method AEKMeans --encoder none",
             file=sys.stderr,
         )
     if not args.quiet:
@@ -303,7 +303,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    methods = {**registry.METHODS, **registry.BASELINES}
+    methods = registry.ALL
     width = max(len(name) for name in methods) + 2
     indent = " " * (width + 16)
     print(f"{'method':<{width}}{'year':<6}{'family':<10}paper")

@@ -1,4 +1,4 @@
-"""The methods by name: what the command line lists, the tests run over, and saved models may name.
+"""The methods by name: what the command line lists, the tests run over, and saved neural models may name.
 
 Entries are strings, so that reading the list imports neither torch nor scikit-learn.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -25,13 +26,16 @@ class Method:
     year : int
         When.
     family : str
-        ``"neural"``, or ``"baseline"`` for scikit-learn's.
+        ``"neural"``, ``"subspace"``, ``"classical"``, or ``"baseline"`` for scikit-learn's.
+    params : dict
+        Parameters that make it what its name says.
     """
 
     path: str
     paper: str
     year: int
     family: str = "neural"
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 METHODS = {
@@ -49,6 +53,69 @@ METHODS = {
     ),
 }
 
+
+def _subspace(method: str, paper: str, year: int) -> Method:
+    return Method("neuralclust.subspace:SubspaceClustering", paper, year, "subspace", {"method": method})
+
+
+CLASSICAL = {
+    "SSC": _subspace("ssc", "Sparse Subspace Clustering: Algorithm, Theory, and Applications", 2013),
+    "SSC-OMP": _subspace("ssc_omp", "Scalable Sparse Subspace Clustering by Orthogonal Matching Pursuit", 2016),
+    "EnSC": _subspace("ensc", "Oracle Based Active Set Algorithm for Scalable Elastic Net Subspace Clustering", 2016),
+    "KSSC": _subspace("kssc", "Kernel Sparse Subspace Clustering", 2014),
+    "LRR": _subspace("lrr", "Robust Recovery of Subspace Structures by Low-Rank Representation", 2013),
+    "SLRR": _subspace(
+        "slrr",
+        "A Unified Framework for Representation-Based Subspace Clustering of Out-of-Sample and Large-Scale Data",
+        2016,
+    ),
+    "LRSC": _subspace("lrsc", "Low Rank Subspace Clustering", 2014),
+    "LSR1": _subspace("lsr1", "Robust and Efficient Subspace Segmentation via Least Squares Regression", 2012),
+    "LSR2": _subspace("lsr2", "Robust and Efficient Subspace Segmentation via Least Squares Regression", 2012),
+    "SMR": _subspace("smr", "Smooth Representation Clustering", 2014),
+    "LSC-K": Method(
+        "neuralclust.classical.landmarks:LandmarkSpectralClustering",
+        "Large Scale Spectral Clustering with Landmark-Based Representation",
+        2011,
+        "classical",
+        {"landmarks": "k-means"},
+    ),
+    "LSC-R": Method(
+        "neuralclust.classical.landmarks:LandmarkSpectralClustering",
+        "Large Scale Spectral Clustering with Landmark-Based Representation",
+        2011,
+        "classical",
+        {"landmarks": "random"},
+    ),
+    "SEC": Method(
+        "neuralclust.classical.sec:SpectralEmbeddedClustering", "Spectral Embedded Clustering", 2011, "classical"
+    ),
+    "FuzzyCMeans": Method(
+        "neuralclust.classical.fuzzy:FuzzyCMeans",
+        "Bezdek: Pattern Recognition with Fuzzy Objective Function Algorithms",
+        1981,
+        "classical",
+    ),
+    "NMF-LP": Method(
+        "neuralclust.classical.nmf:LocalityPreservingNMF",
+        "Locality Preserving Nonnegative Matrix Factorization",
+        2009,
+        "classical",
+    ),
+    "ZAC": Method(
+        "neuralclust.classical.zeta:ZetaClustering",
+        "Cyclizing Clusters via Zeta Function of a Graph",
+        2008,
+        "classical",
+    ),
+    "WeightedLinkage": Method(
+        "neuralclust.classical.linkage:WeightedLinkage",
+        "Sokal, Michener: A statistical method for evaluating systematic relationships",
+        1958,
+        "classical",
+    ),
+}
+
 BASELINES = {
     "KMeans": Method("sklearn.cluster:KMeans", "Lloyd: Least squares quantization in PCM", 1982, "baseline"),
     "MiniBatchKMeans": Method(
@@ -60,7 +127,24 @@ BASELINES = {
         1977,
         "baseline",
     ),
+    "SpectralClustering": Method(
+        "sklearn.cluster:SpectralClustering",
+        "Ng, Jordan, Weiss: On spectral clustering",
+        2001,
+        "baseline",
+        {"affinity": "nearest_neighbors", "assign_labels": "cluster_qr"},
+    ),
+    "AverageLinkage": Method(
+        "sklearn.cluster:AgglomerativeClustering",
+        "Sokal, Michener: A statistical method for evaluating systematic relationships",
+        1958,
+        "baseline",
+        {"linkage": "average"},
+    ),
 }
+
+
+ALL = {**METHODS, **CLASSICAL, **BASELINES}
 
 
 def names() -> list[str]:
@@ -72,7 +156,7 @@ def names() -> list[str]:
     >>> "TELL" in registry.names()
     True
     """
-    return [*METHODS, *BASELINES]
+    return list(ALL)
 
 
 def find(name: str) -> str:
@@ -97,10 +181,11 @@ def find(name: str) -> str:
 
 
 def resolve(name: str) -> Callable[..., Any]:
-    """The class of a method, or the function that makes it."""
-    name = find(name)
-    module, attribute = {**METHODS, **BASELINES}[name].path.split(":")
-    return getattr(import_module(module), attribute)
+    """The class of a method, or what makes an instance."""
+    method = ALL[find(name)]
+    module, attribute = method.path.split(":")
+    found = getattr(import_module(module), attribute)
+    return partial(found, **method.params) if method.params else found
 
 
 def make(name: str, n_clusters: int, **params: Any) -> Any:

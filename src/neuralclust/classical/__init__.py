@@ -1,0 +1,1 @@
+"""The classical systems that the papers compare with, where scikit-learn and SciPy have none."""

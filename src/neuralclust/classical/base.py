@@ -1,0 +1,25 @@
+"""What the estimators without a network share: the check of their rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import validate_data
+
+
+class RowClusterer(ClusterMixin, BaseEstimator):
+    """A clusterer of the rows of a dense table."""
+
+    n_clusters: int
+
+    def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        """Checked rows, float32 if they are and float64 otherwise; while fitting, at least ``n_clusters`` of them."""
+        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
+        if reset and len(X) < self.n_clusters:
+            raise ValueError(
+                f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}. "
+                f"Pass more rows or ask for fewer clusters."
+            )
+        return X

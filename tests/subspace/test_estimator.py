@@ -1,0 +1,162 @@
+"""The estimator: every method on subspaces, out of sample, post-processing, bad input."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+from sklearn.utils.estimator_checks import check_estimator
+
+from neuralclust.subspace import Postprocess, SubspaceClustering, affinity, refine
+from neuralclust.subspace.estimator import METHODS
+from tests.subspace.conftest import union_of_subspaces
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return union_of_subspaces(n=150, d=30, noise=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_finds_subspaces_and_places_new_rows(method, rows):
+    X, y = rows
+    model = SubspaceClustering(3, method=method, random_state=0, n_in_sample=90).fit(X[::2])
+    assert adjusted_rand_score(y[::2], model.labels_) > 0.95
+    assert adjusted_rand_score(y[1::2], model.predict(X[1::2])) > 0.9
+    assert (model.predict(X[::2]) == model.labels_).mean() > 0.95
+    assert sp.issparse(model.coefficients_) == (method in ("ssc", "ssc_omp", "ensc", "kssc"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scikit_learn_checks(method):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(SubspaceClustering(3, method=method), on_fail=None, on_skip=None)
+    failed = [r["check_name"] for r in results if r["status"] == "failed"]
+    # In the plane any two others express a row, whatever blob they are of.
+    assert set(failed) <= ({"check_clustering"} if method == "ssc_omp" else set())
+    assert len(results) > 40
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("X", "k"),
+    [
+        (np.zeros((6, 3)), 2),
+        (np.ones((6, 3)), 2),
+        (np.repeat(np.eye(2, 4), 4, axis=0), 2),
+        (np.vstack([np.eye(5), np.zeros((2, 5))]), 3),
+        (np.random.default_rng(0).normal(size=(6, 3)), 6),
+        (np.random.default_rng(0).normal(size=(6, 3)), 1),
+        (np.random.default_rng(0).normal(size=(6, 1)), 2),
+    ],
+    ids=["zeros", "equal", "duplicates", "orthogonal and zero", "as many as rows", "one cluster", "one feature"],
+)
+def test_degenerate_rows(method, X, k):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = SubspaceClustering(k, method=method, random_state=0).fit(X)
+        for labels in (model.labels_, model.predict(X), model.predict(X[:1])):
+            assert labels.dtype == np.int64
+            assert 0 <= labels.min() <= labels.max() < k
+    if method == "ensc" and len(np.unique(X, axis=0)) == k == 2:
+        assert adjusted_rand_score(np.repeat([0, 1], 4), model.labels_) == 1
+
+
+def test_some_rows_are_clustered_and_the_others_follow(rows):
+    X, y = rows
+    model = SubspaceClustering(3, method="slrr", n_in_sample=60, random_state=0).fit(X)
+    assert model.coefficients_.shape == (60, 60)
+    assert len(np.unique(model.in_sample_)) == 60
+    assert len(model.labels_) == 150
+    out = np.delete(np.arange(150), model.in_sample_)
+    assert np.array_equal(model.labels_[out], model.predict(X[out]))
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+
+
+def test_a_row_is_placed_by_what_its_code_explains(rows):
+    """The smallest |x - X_j^T c_j| / |c_j|, with the training rows at hand."""
+    X, _ = rows
+    model = SubspaceClustering(3, random_state=0).fit(X[:100])
+    new, old, labels = X[100:], X[:100], model.labels_
+    ridge = 0.01 * (old**2).sum() / 100
+    c = np.linalg.solve(old @ old.T + ridge * np.eye(100), old @ new.T).T
+    expected = np.empty((50, 3))
+    for j in range(3):
+        part = c * (labels == j)
+        expected[:, j] = np.linalg.norm(new - part @ old, axis=1) / np.linalg.norm(part, axis=1)
+    assert np.array_equal(model.predict(new), expected.argmin(axis=1))
+    one_by_one = np.concatenate([model.predict(row[None]) for row in new])
+    assert np.array_equal(one_by_one, model.predict(new))
+
+
+def test_lengths_count_only_if_asked():
+    X, _ = union_of_subspaces(n=60, noise=0.05)
+    longer = X * np.random.default_rng(0).uniform(0.1, 10, size=(60, 1))
+    model = SubspaceClustering(3, random_state=0)
+    assert np.array_equal(model.fit_predict(X), model.fit_predict(longer))
+    assert np.array_equal(model.predict(X), model.predict(longer))
+    plain = clone(model).set_params(normalize=False).fit(longer)
+    assert abs(plain.coefficients_ - model.coefficients_).max() > 0.1
+
+
+def test_same_seed_same_labels(rows):
+    X, _ = rows
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = (SubspaceClustering(3, method="slrr", n_in_sample=50, random_state=7).fit(X) for _ in range(2))
+    assert np.array_equal(first.labels_, second.labels_)
+    assert np.array_equal(first.in_sample_, second.in_sample_)
+    assert np.array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_affinity_is_symmetric_and_has_no_loops():
+    c = np.array([[5.0, -2.0, 1.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    expected = np.array([[0.0, 2.0, 0.5], [2.0, 0.0, 0.0], [0.5, 0.0, 0.0]])
+    assert np.allclose(affinity(c), expected)
+    off = c - np.diag(np.diagonal(c))
+    assert np.allclose(affinity(sp.csr_array(off)).toarray(), expected)
+    assert c[0, 0] == 5.0
+
+
+def test_postprocessing_keeps_the_largest_and_the_leading():
+    rng = np.random.default_rng(0)
+    c = rng.normal(size=(8, 8))
+    kept = refine(c, 2, Postprocess(keep=0.5))
+    for row, all_ in zip(np.abs(kept), np.abs(c), strict=True):
+        assert row.sum() >= 0.5 * all_.sum()
+        assert row.sum() - row[row > 0].min() < 0.5 * all_.sum()  # one fewer would not do
+        assert row[row > 0].min() > all_[row == 0].max()
+    blocks = np.kron(np.eye(2), np.ones((4, 4)))
+    assert np.allclose(refine(sp.csr_array(blocks), 2, Postprocess(dimension=1, power=2.0)), blocks, atol=1e-6)
+    graph = refine(c, 2, Postprocess(dimension=1))
+    assert np.allclose(graph, graph.T)
+    assert graph.min() >= 0
+    assert np.linalg.matrix_rank(refine(np.abs(c), 2, Postprocess(dimension=1)), tol=1e-8) <= 8
+    assert refine(c, 2, None) is c
+
+
+def test_postprocessing_reaches_the_labels(rows):
+    X, y = rows
+    model = SubspaceClustering(3, method="lsr2", postprocess=Postprocess(0.8, 4, 3.0), random_state=0).fit(X)
+    assert adjusted_rand_score(y, model.labels_) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"method": "sss"}, "The 'method' parameter of SubspaceClustering must be a str among"),
+        ({"n_clusters": 9}, "n_samples=8 should be >= n_clusters=9. Pass more rows or ask for fewer clusters"),
+        ({"ridge": 0.0}, "'ridge'"),
+        ({"postprocess": 0.5}, "'postprocess'"),
+        ({"method": "kssc", "kernel": "gauss"}, "gauss"),
+        ({"postprocess": Postprocess(keep=2.0)}, "keep=2.0"),
+        ({"postprocess": Postprocess(dimension=-1)}, "dimension=-1"),
+    ],
+)
+def test_bad_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
+        SubspaceClustering(**{"n_clusters": 2, **params}).fit(np.random.default_rng(0).normal(size=(8, 3)))
