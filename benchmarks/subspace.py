@@ -18,7 +18,7 @@ METHODS = (
 SEEDED = {"SLRR", "SEC", "LSC-K", "LSC-R", "NMF-LP", "FuzzyCMeans", "GaussianMixture", "KMeans"}
 SUBJECTS = (10, 20, 38)
 DATA = ("orl", "coil20", *(f"extended_yale_b, {n} subjects" for n in SUBJECTS), "mnist_test")
-# ACC of the paper "Deep Clustering With Sample-Assignment Invariance Prior", Table II, MNIST-test, tuned.
+# ACC of "Deep Clustering With Sample-Assignment Invariance Prior", Table II, MNIST-test, tuned.
 PUBLISHED = {
     "KMeans": 56.07, "NMF-LP": 66.48, "ZAC": 60.16, "AverageLinkage": 12.20, "WeightedLinkage": 41.58, "LRR": 59.27,
     "LRSC": 60.21, "LSR1": 43.81, "LSR2": 41.70, "SpectralClustering": 69.33, "SMR": 67.59, "SSC": 60.96,
@@ -131,7 +131,7 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
     lines = [
         "## Classical systems",
         "",
-        "ACC in percent at default settings, unit range, no principal components and no post-processing; of those that",
+        "ACC in percent at default settings, unit range, no principal components, no post-processing; of those that",
         "draw at random the mean of three seeds. Published: MNIST-test, tuned for it (DCSAI, Table II).",
         "",
         f"| method | {' | '.join(DATA)} | published | seconds |",
@@ -146,8 +146,8 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
         lines.append(f"| {method} | {' | '.join(cells)} | {PUBLISHED.get(method, '')} | {seconds} |")
     lines += [
         "",
-        "Coefficients of MNIST, 500 principal components, beside scikit-learn's pursuit and elastic net row by row: the",
-        "median of five rows, times as many as there are; the largest difference of a coefficient of these rows.",
+        "Coefficients of MNIST, 500 principal components, beside scikit-learn's pursuit and elastic net row by row,",
+        "the median of five rows, times as many as there are; the largest difference of a coefficient of these rows.",
         "",
         "| solver | rows | seconds | scikit-learn, s | ratio | non-zero a row | difference | peak, MiB |",
         "|---|---|---|---|---|---|---|---|",

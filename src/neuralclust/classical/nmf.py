@@ -208,7 +208,7 @@ class LocalityPreservingNMF(RowClusterer):
         k = self.n_components or self.n_clusters
         U = rng.uniform(0.1, 1.1, (k, X.shape[1]))
         U /= U.sum(axis=1, keepdims=True)
-        V = np.maximum(np.tile(X.sum(axis=1, keepdims=True) / k, k), _FLOOR)  # equal rows start alike
+        V = np.tile(np.maximum(X.sum(axis=1, keepdims=True), 1.0) / k, k)  # large: coefficients fall faster than rise
         last = np.inf
         for n_iter in range(1, self.max_iter + 1):
             self.n_iter_ = n_iter
