@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,6 +121,27 @@ def test_help_of_a_method_explains_its_parameters(capsys):
     )
     assert "0.4 %" not in text  # notes are not parameters
     assert "--n-components" not in text
+
+
+@pytest.mark.parametrize("method", neuralclust.registry.ALL)
+def test_every_method_has_help(capsys, method):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["fit", "--method", method, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    estimator = neuralclust.registry.make(method, 2)
+    assert (f"parameters of {type(estimator).__name__}" in out) == (len(estimator.get_params()) > 1)
+    if neuralclust.registry.ALL[method].family != "baseline":
+        options = re.findall(r"^  --[\w-]+ VALUE(.*\n.*)", out.partition("parameters of")[2], re.MULTILINE)
+        assert all(len(text.split()) > 2 for text in options)  # each with what it is
+
+
+def test_a_subspace_method_by_its_name(tmp_path, capsys):
+    X = np.repeat(np.eye(3, 8), 10, axis=0) + 0.01 * np.random.default_rng(0).normal(size=(30, 8))
+    np.save(tmp_path / "x.npy", X)
+    fit = ["fit", str(tmp_path / "x.npy"), "--method", "ensc", "--n-clusters", "3", "--out", str(tmp_path / "run")]
+    assert cli.main([*fit, "--gamma", "20"]) == 0
+    assert "EnSC: 30 rows in 3 clusters of 10 to 10" in capsys.readouterr().out
 
 
 # -- fit and predict --------------------------------------------------------------------------------------

@@ -13,6 +13,12 @@ __version__ = version("neuralclust")
 
 if TYPE_CHECKING:
     from neuralclust import callbacks, datasets, functional, metrics, nn, registry, subspace
+    from neuralclust.classical.fuzzy import FuzzyCMeans
+    from neuralclust.classical.landmarks import LandmarkSpectralClustering
+    from neuralclust.classical.linkage import WeightedLinkage
+    from neuralclust.classical.nmf import LocalityPreservingNMF
+    from neuralclust.classical.sec import SpectralEmbeddedClustering
+    from neuralclust.classical.zeta import ZetaClustering
     from neuralclust.io import load
     from neuralclust.methods.aekmeans import AEKMeans
     from neuralclust.methods.dcsai import DCSAI
@@ -26,10 +32,16 @@ _MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry", 
 _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
     "DCSAI": "neuralclust.methods.dcsai",
+    "FuzzyCMeans": "neuralclust.classical.fuzzy",
     "KMeansNet": "neuralclust.methods.kmeansnet",
+    "LandmarkSpectralClustering": "neuralclust.classical.landmarks",
+    "LocalityPreservingNMF": "neuralclust.classical.nmf",
     "NCSC": "neuralclust.methods.ncsc",
     "SSCNet": "neuralclust.methods.sscnet",
     "TELL": "neuralclust.methods.tell",
+    "WeightedLinkage": "neuralclust.classical.linkage",
+    "ZetaClustering": "neuralclust.classical.zeta",
+    "SpectralEmbeddedClustering": "neuralclust.classical.sec",
     "SubspaceClustering": "neuralclust.subspace",
     "load": "neuralclust.io",
 }
@@ -39,9 +51,15 @@ __all__ = [
     "NCSC",
     "TELL",
     "AEKMeans",
+    "FuzzyCMeans",
     "KMeansNet",
+    "LandmarkSpectralClustering",
+    "LocalityPreservingNMF",
     "SSCNet",
+    "SpectralEmbeddedClustering",
     "SubspaceClustering",
+    "WeightedLinkage",
+    "ZetaClustering",
     "callbacks",
     "datasets",
     "functional",

@@ -192,15 +192,17 @@ def _option(parameter: str) -> str:
 
 
 def _parameters(estimator: Any) -> list[str]:
-    return [name for name in estimator.get_params(deep=False) if name not in ("n_clusters", "n_components")]
+    fixed = ("n_clusters", "n_components", "method")  # by the options of these names
+    return [name for name in estimator.get_params(deep=False) if name not in fixed]
 
 
 def _parameter_help(cls: type) -> dict[str, str]:
     """First paragraph of each parameter in a numpydoc docstring, made fit for argparse."""
     section = (cls.__doc__ or "").partition("Attributes\n")[0]
-    found = re.findall(r"^    (\w+) ?: (.+)\n((?:        .+\n)+)", section, re.MULTILINE)
-    texts = {name: f"{' '.join(text.split())} ({kind})" for name, kind, text in found}
-    return {name: re.sub(r":\w+:`~?(.+?)`", r"\1", text).replace("%", "%%") for name, text in texts.items()}
+    found = re.findall(r"^    (\w[\w, ]*?) ?: (.+)\n((?:        .+\n)+)", section, re.MULTILINE)
+    texts = {name: f"{' '.join(text.split())} ({kind})" for names, kind, text in found for name in names.split(", ")}
+    plain = {name: re.sub(r":\w+:`~?(.+?)`", r"\1", text).replace("``", "") for name, text in texts.items()}
+    return {name: text.replace("%", "%%") for name, text in plain.items()}
 
 
 def _unknown_parameter(estimator: Any, option: str) -> str:

@@ -1,5 +1,7 @@
 """Zeta merging: gains against sums over cycles, updated inverses against direct ones, and rings that are not balls."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -7,6 +9,7 @@ from sklearn.datasets import make_circles
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
+from neuralclust.classical import zeta
 from neuralclust.classical.zeta import ZetaClustering, _chains, _join_nearest, _Merger
 
 
@@ -78,6 +81,21 @@ def test_merger_picks_the_largest_gain_and_updates_the_inverse(digraph):
         for c, rows in merger.rows.items():
             direct = np.linalg.inv(np.eye(len(rows)) - 0.5 * P[np.ix_(rows, rows)])
             assert np.allclose(merger.inverse[c], direct, atol=1e-12)
+    assert np.array_equal(labels, _Merger(P, 0.5, np.arange(9), neighbors).merge(2))  # in one go, from one queue
+
+
+def test_weights_are_those_of_the_definition(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    seen = []
+    monkeypatch.setattr(zeta, "_Merger", lambda P, *rest: seen.append(P) or _Merger(P, *rest))
+    ZetaClustering(2, n_neighbors=5, a=0.4).fit(X)
+    d = np.linalg.norm(X[:, None] - X, axis=2)
+    scale = np.mean([np.sort(row)[1:4] ** 2 for row in d]) / -np.log(0.4)
+    for i in range(30):
+        near = np.argsort(d[i])[1:6]
+        weight = np.exp(-(d[i, near] ** 2) / scale)
+        assert np.allclose(seen[0][i, near], weight / weight.sum(), rtol=1e-9)
+    assert np.count_nonzero(seen[0]) == 150
 
 
 def test_rings_are_found_where_k_means_fails():
@@ -95,14 +113,16 @@ def test_chains_are_found_where_k_means_fails():
 
 
 def test_parts_without_edges_between_them_are_joined_by_nearest_rows():
-    corners = np.array([0.0, 10.0, 19.0, 40.0])
-    X = (corners[:, None] + np.array([0.0, 0.1, 0.2, 0.3])).reshape(-1, 1)
-    expected = {4: [0, 1, 2, 3], 3: [0, 1, 1, 2], 2: [0, 0, 0, 1], 1: [0, 0, 0, 0]}
-    for k, groups in expected.items():
+    def parts(*corners):
+        return (np.array(corners)[:, None] + np.array([0.0, 0.1, 0.2, 0.3])).reshape(-1, 1)
+
+    X = parts(0.0, 10.0, 20.1, 30.3, 45.0)  # the farthest rows would cut the chain of four in two
+    for k, groups in {5: [0, 1, 2, 3, 4], 4: [0, 0, 1, 2, 3], 3: [0, 0, 0, 1, 2], 2: [0, 0, 0, 0, 1]}.items():
         labels = ZetaClustering(k, n_neighbors=3).fit_predict(X)
         assert adjusted_rand_score(np.repeat(groups, 4), labels) == 1.0
-        assert len(np.unique(labels)) == k
-    assert _join_nearest(X, np.repeat([7, 7, 3, 5], 4), 2).tolist() == [1] * 12 + [2] * 4
+    for k in range(1, 5):  # equal gaps
+        assert len(np.unique(ZetaClustering(k, n_neighbors=3).fit_predict(parts(0.0, 8.0, 16.0, 24.0)))) == k
+    assert _join_nearest(X, np.repeat([7, 7, 3, 3, 5], 4), 2).tolist() == [1] * 16 + [2] * 4
 
 
 def test_chains_are_nearest_neighbours_without_the_longest_links():
@@ -132,16 +152,19 @@ def test_order_place_and_scale_of_the_rows_do_not_matter(easy):
 
 def test_weights_that_are_all_zero_before_scaling():
     X = np.concatenate([np.random.default_rng(0).normal(size=(80, 2)), [[1e9, 0.0]]])
-    labels = ZetaClustering(2, a=1e-9).fit_predict(X)
-    assert np.bincount(labels).min() >= 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # 0 / 0
+        labels = ZetaClustering(2, a=1e-9).fit_predict(X)
+    assert len(np.unique(labels)) == 2
 
 
 def test_new_rows_follow_the_nearest_training_row(easy):
-    X, _ = easy
-    model = ZetaClustering(3).fit(X[:200] + 1e4)
-    assert np.array_equal(model.labels_, model.predict(X[:200] + 1e4))
+    X = easy[0].astype(float)
+    far = X + 1e7  # squares keep nothing of the differences
+    model = ZetaClustering(20).fit(far[:200])
+    assert np.array_equal(model.labels_, model.predict(far[:200]))
     nearest = np.linalg.norm(X[200:, None] - X[None, :200], axis=2).argmin(axis=1)
-    assert np.array_equal(model.labels_[nearest], model.predict(X[200:] + 1e4))
+    assert np.array_equal(model.labels_[nearest], model.predict(far[200:]))
 
 
 @pytest.mark.parametrize("k", [1, 2, 6])

@@ -104,7 +104,7 @@ class LocalityPreservingNMF(RowClusterer):
     lam : float, default=10.0
         Weight of the graph; it has no unit. 0 is plain NMF.
     n_neighbors : int, default=5
-        Neighbours of a row in the graph, as in the paper.
+        Neighbours of a row in the graph.
     max_iter : int, default=200
         Most iterations.
     tol : float, default=1e-4
@@ -139,7 +139,8 @@ class LocalityPreservingNMF(RowClusterer):
     and a step that would not lower the objective is halved, so the objective never increases. Weights are
     ``exp(-d^2 / s)``, with the median of the neighbours' squared distances as ``s``.
 
-    With ``lam=0`` the iterations are the multiplicative updates of NMF. Memory is a few arrays of the size of ``X``.
+    With ``lam=0`` the iterations are the multiplicative updates of NMF, but that coefficients fall tenfold at most.
+    Memory is a few arrays of the size of ``X``.
 
     References
     ----------

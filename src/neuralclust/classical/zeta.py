@@ -152,8 +152,8 @@ class ZetaClustering(RowClusterer):
     links are left out. Once no two clusters share a cycle, those with the nearest rows are joined (single linkage).
     Both are this library's.
 
-    Memory is at most about 20 n^2 bytes, ``P`` and the inverses of all clusters: 80 MB for 2,000 rows. Those take one
-    second with clusters and ten without any. A merger updates the gains of its own pairs only, and of two clusters
+    Memory is at most about 20 n^2 bytes, ``P`` and the inverses of all clusters: 80 MB for 2,000 rows. Those take about
+    one second with clusters and ten without any. A merger updates the gains of its own pairs only, and of two clusters
     only the smaller is inverted.
 
     References
