@@ -411,7 +411,7 @@ class FitProcedure(BaseEstimator):
 
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         x = self._view(module, x, "pretrain")
-        noisy = mask_noise(x, getattr(self, "noise", 0.0)) if module.training else x
+        noisy = mask_noise(x, self._value("noise") or 0.0) if module.training else x
         rec = reconstruction_loss(x, module.decode(module.encode(noisy)))
         return {"loss": rec, "rec": rec}
 

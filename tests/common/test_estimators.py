@@ -170,8 +170,11 @@ def test_restarts_are_chosen_by_loss(method, easy):
 
 def test_tolerance_ends_training(method, easy):
     model = small(method, pretrain_epochs=500, max_epochs=500, tol=0.5).fit(easy[0])
-    for stage in {row["stage"] for row in model.history_}:
-        assert sum(row["stage"] == stage for row in model.history_) < 500
+    stages = [row["stage"] for row in model.history_]
+    if "fit" in stages:
+        assert stages.count("fit") < 500
+    if method != "DCSAI":  # its tolerance is of rows that change cluster
+        assert stages.count("pretrain") < 500
 
 
 def test_early_stopping_stops(method, easy):

@@ -62,6 +62,20 @@ def test_step_decay_and_cosine(easy, monkeypatch):
     assert np.allclose(seen, 0.05 * (1 + np.cos(np.pi * np.arange(12) / 12)))
 
 
+def test_what_none_stands_for():
+    repaired, paper = DCSAI()._recipe(70_000), DCSAI(variant="paper")._recipe(70_000)
+    assert (repaired.init, repaired.noise, repaired.pretrain_epochs, repaired.one_cycle) == ("spectral", 0.0, 40, True)
+    assert (paper.init, paper.noise, paper.pretrain_epochs, paper.one_cycle) == ("k-means", 0.3, 100, False)
+
+
+def test_pretraining_masks_inputs_if_asked(easy, monkeypatch):
+    asked = []
+    monkeypatch.setattr("neuralclust.fitting.mask_noise", lambda x, ratio: asked.append(ratio) or x)
+    for params in ({}, {"variant": "paper"}, {"noise": 0.1}):
+        small("DCSAI", pretrain_epochs=1, max_epochs=0, batch_size=240, **params).fit(easy[0])
+    assert asked == [0.0, 0.3, 0.1]
+
+
 def test_it_stops_when_few_rows_change(easy):
     X, _ = easy
     stopped = small("DCSAI", tol=0.01, max_epochs=50).fit(X)
@@ -93,7 +107,9 @@ def test_starts_from_another_model_as_it_is(easy):
     """What the benchmarks do: k-means' labels, if nothing is trained."""
     X, _ = easy
     dae = small("AEKMeans", noise=0.3).fit(X)
-    same = DCSAI(3, encoder=dae.module_.autoencoder, pretrain_epochs=0, max_epochs=0, random_state=0).fit(X)
+    same = DCSAI(
+        3, encoder=dae.module_.autoencoder, init="k-means", pretrain_epochs=0, max_epochs=0, random_state=0
+    ).fit(X)
     assert np.array_equal(same.labels_, dae.labels_)
     assert same.module_.autoencoder is not dae.module_.autoencoder
 
