@@ -131,3 +131,10 @@ def test_centers_are_of_k_means_where_the_graph_falls_short():
     assert spectral_centers(z, 4).shape == (4, 3)
     many = np.random.default_rng(0).normal(size=(300, 2)).astype("float32")
     assert np.allclose(spectral_centers(many, 60), initial_centers(many, 60, "k-means", n_init=10, seed=0))
+
+
+def test_cut_by_loops():
+    graph, y = blocks([7, 5, 3], between=0.5)
+    leaving = [graph[y == j][:, y != j].sum() / graph[y == j].sum() for j in range(3)]
+    assert normalized_cut(graph, y, 3) == pytest.approx(sum(leaving))
+    assert normalized_cut(sp.csr_array(graph), y, 3) == pytest.approx(sum(leaving))

@@ -72,10 +72,15 @@ def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:
     >>> round(normalized_cut(graph, np.array([0, 0, 1]), 2), 3)
     1.143
     """
-    edges = sp.coo_array(graph)
-    i, j = labels[edges.coords[0]], labels[edges.coords[1]]  # clusters of the two ends
-    within = np.bincount(i[i == j], edges.data[i == j], n_clusters)
-    volume = np.bincount(i, edges.data, n_clusters)
+    if sp.issparse(graph):
+        edges = sp.coo_array(graph)
+        i, j = labels[edges.coords[0]], labels[edges.coords[1]]  # clusters of the two ends
+        within = np.bincount(i[i == j], edges.data[i == j], n_clusters)
+        volume = np.bincount(i, edges.data, n_clusters)
+    else:
+        weight = graph @ np.eye(n_clusters, dtype=graph.dtype)[labels]  # of each row to each cluster
+        within = np.bincount(labels, weight[np.arange(len(labels)), labels], n_clusters)
+        volume = np.bincount(labels, weight.sum(axis=1), n_clusters)
     return float(n_clusters - (within / np.maximum(volume, 1e-300)).sum())
 
 
