@@ -130,12 +130,16 @@ def test_postprocessing_keeps_the_largest_and_the_leading():
         assert row.sum() >= 0.5 * all_.sum()
         assert row.sum() - row[row > 0].min() < 0.5 * all_.sum()  # one fewer would not do
         assert row[row > 0].min() > all_[row == 0].max()
-    blocks = np.kron(np.eye(2), np.ones((4, 4)))
-    assert np.allclose(refine(sp.csr_array(blocks), 2, Postprocess(dimension=1, power=2.0)), blocks, atol=1e-6)
-    graph = refine(c, 2, Postprocess(dimension=1))
-    assert np.allclose(graph, graph.T)
-    assert graph.min() >= 0
-    assert np.linalg.matrix_rank(refine(np.abs(c), 2, Postprocess(dimension=1)), tol=1e-8) <= 8
+    sparse = refine(sp.csr_array(c), 2, Postprocess(keep=0.5))
+    assert sp.issparse(sparse)
+    assert np.array_equal(sparse.toarray(), kept)
+    # The graph, by the singular value decomposition of the symmetric part, signs and all.
+    u, s, _ = np.linalg.svd((c + c.T) / 2)
+    rows = u[:, :5] * np.sqrt(s[:5])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = np.maximum(rows @ rows.T, 0) ** 3
+    np.fill_diagonal(expected, 0)
+    assert np.allclose(refine(c, 2, Postprocess(dimension=2, power=3.0)), expected)
     assert refine(c, 2, None) is c
 
 
@@ -152,7 +156,9 @@ def test_postprocessing_reaches_the_labels(rows):
         ({"n_clusters": 9}, "n_samples=8 should be >= n_clusters=9. Pass more rows or ask for fewer clusters"),
         ({"ridge": 0.0}, "'ridge'"),
         ({"postprocess": 0.5}, "'postprocess'"),
-        ({"method": "kssc", "kernel": "gauss"}, "gauss"),
+        ({"method": "kssc", "kernel": "chi2"}, "'kernel' parameter .* must be a str among"),
+        ({"postprocess": Postprocess(dimension=2.0)}, "dimension=2.0"),
+        ({"postprocess": Postprocess("half")}, "keep='half'"),
         ({"postprocess": Postprocess(keep=2.0)}, "keep=2.0"),
         ({"postprocess": Postprocess(dimension=-1)}, "dimension=-1"),
     ],
@@ -160,3 +166,27 @@ def test_postprocessing_reaches_the_labels(rows):
 def test_bad_parameters(params, message):
     with pytest.raises(ValueError, match=message):
         SubspaceClustering(**{"n_clusters": 2, **params}).fit(np.random.default_rng(0).normal(size=(8, 3)))
+
+
+@pytest.mark.parametrize("params", [{"gamma": 0.5}, {"method": "lrr", "lam": 1e-3}, {"method": "lrsc", "tau": 1e-3}])
+def test_rows_that_nothing_expresses_are_said(params, rows):
+    with pytest.warns(ConvergenceWarning, match="150 of 150 rows are expressed by none"):
+        SubspaceClustering(3, **params).fit(rows[0])
+
+
+def test_kernels(rows):
+    X, y = rows
+    for kernel in ("rbf", "laplacian", "polynomial", "cosine", "linear"):
+        model = SubspaceClustering(3, method="kssc", kernel=kernel, random_state=0).fit(X)
+        assert adjusted_rand_score(y, model.labels_) > 0.9
+    wide, narrow = (SubspaceClustering(3, method="kssc", kernel_gamma=g).fit(X).coefficients_ for g in (0.01, 10.0))
+    assert abs(wide - narrow).max() > 0.01
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("method", ["ssc", "ssc_omp", "ensc"])
+def test_the_scale_of_rows_does_not_count(method, scale, rows):
+    X, _ = rows
+    models = [SubspaceClustering(3, method=method, normalize=False, random_state=0).fit(X * s) for s in (1.0, scale)]
+    assert np.allclose(*(m.coefficients_.toarray() for m in models), atol=1e-6)
+    assert np.array_equal(models[0].predict(X), models[1].predict(X * scale))

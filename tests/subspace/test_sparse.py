@@ -1,5 +1,6 @@
 """Lasso, elastic net and pursuit: optimality conditions, other solvers, and what is known of subspaces."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, Lasso, OrthogonalMatchingPursuit
 from sklearn.metrics.pairwise import rbf_kernel
 
-from neuralclust.subspace import active_set, elastic_net, kernel_ssc, pursuit, ssc, ssc_omp
+from neuralclust.subspace import active_set, affinity, elastic_net, kernel_ssc, pursuit, ssc, ssc_omp
 from neuralclust.subspace.sparse import _ssc_admm
 from tests.subspace.conftest import union_of_subspaces
 
@@ -40,7 +41,7 @@ def test_ssc_is_optimal(alpha, noise):
     C = ssc(X, alpha=alpha).toarray()
     weight = alpha / products(X).max(axis=1).min()
     assert violation(weight * (X - C @ X) @ X.T, C, 1.0) < 1e-6
-    assert np.diagonal(C).max() == 0
+    assert np.abs(np.diagonal(C)).max() == 0
     assert (C != 0).any(axis=1).all()
 
 
@@ -51,7 +52,7 @@ def test_elastic_net_is_optimal(gamma, l1_ratio, noise):
     C = elastic_net(X, gamma=gamma, l1_ratio=l1_ratio).toarray()
     weight = gamma * l1_ratio / products(X).max(axis=1, keepdims=True)
     assert violation(weight * (X - C @ X) @ X.T - (1 - l1_ratio) * C, C, l1_ratio) < 1e-6
-    assert np.diagonal(C).max() == 0
+    assert np.abs(np.diagonal(C)).max() == 0
 
 
 def test_the_same_as_scikit_learns():
@@ -214,7 +215,7 @@ def test_degenerate_rows(solver, X):
         warnings.simplefilter("error")
         C = solver(X).toarray()
     assert np.isfinite(C).all()
-    assert np.diagonal(C).max() == 0
+    assert np.abs(np.diagonal(C)).max() == 0
     assert np.abs(C @ X).max() <= 1.01 * np.abs(X).max()
 
 
@@ -227,7 +228,7 @@ def test_degenerate_rows(solver, X):
         (lambda X: ssc(X, solver="active-set", affine=True), "knows neither affine=True nor outliers"),
         (lambda X: elastic_net(X, gamma=0), "gamma=0 must be above 0"),
         (lambda X: elastic_net(X, l1_ratio=1.5), "l1_ratio=1.5 must be at most 1"),
-        (lambda X: ssc_omp(X, n_nonzero=0), "n_nonzero=0 must be at least 1"),
+        (lambda X: ssc_omp(X, n_nonzero=0), "n_nonzero=0 must be an integer of at least 1"),
         (lambda X: kernel_ssc(X @ X.T, alpha=-1), "alpha=-1 must be above 0"),
     ],
 )
@@ -239,3 +240,41 @@ def test_bad_parameters(call, message):
 def test_admm_that_is_not_done_says_so(noisy):
     with pytest.warns(ConvergenceWarning, match="ADMM ended after 3 iterations"):
         ssc(noisy[0], solver="admm", max_iter=3)
+
+
+@pytest.mark.parametrize("copies", [3, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("solver", [ssc, lambda X: elastic_net(X, gamma=1e4, l1_ratio=1.0), ssc_omp])
+def test_copies_of_rows(solver, dtype, copies):
+    rows = np.random.default_rng(0).normal(size=(40, 20))
+    X = np.repeat(rows / np.linalg.norm(rows, axis=1, keepdims=True), copies, axis=0).astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        C = solver(X).toarray()
+    assert np.isfinite(C).all()
+    assert share_within(C, np.repeat(np.arange(40), copies)) > 0.9
+
+
+@pytest.mark.parametrize("solver", [ssc_omp, elastic_net, ssc])
+def test_no_array_of_n_squared(solver):
+    """Nowhere near the 8 n^2 bytes of one."""
+    X = union_of_subspaces(n=6000, d=20, rank=3, noise=0.02)[0].astype("float32")
+    tracemalloc.start()
+    affinity(solver(X[:50]))
+    tracemalloc.reset_peak()
+    affinity(solver(X))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 6000**2 / 2
+
+
+@pytest.mark.parametrize("solver", [ssc, elastic_net, ssc_omp, lambda X: kernel_ssc(X)])
+def test_rows_are_checked(solver):
+    with pytest.raises(ValueError, match="contains NaN"):
+        solver(np.full((3, 3), np.nan))
+    whole = solver([[2, 0, 1], [1, 2, 0], [1, 1, 3]])
+    assert np.array_equal(whole.toarray(), solver(np.array([[2.0, 0, 1], [1, 2, 0], [1, 1, 3]])).toarray())
+
+
+def test_affine_rows_with_nothing_in_common():
+    assert np.allclose(ssc(np.eye(4), affine=True).sum(axis=1), 1, atol=1e-4)

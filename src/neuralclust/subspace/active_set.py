@@ -15,7 +15,8 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
 _BLOCK_BYTES = 2**27  # of the products of a block of rows with all rows
-_ROWS = 256  # of a block: their Gram matrices are small beside the products with all rows
+_GRAM_BYTES = 2**26  # of the Gram matrices of the supports solved together
+_ROWS = 256  # of a block
 _SUPPORT = 64  # others that a row starts with
 _SWEEPS = 20  # of coordinate descent, which find most of a support
 _TOGETHER = 30  # steps in which several may join a support
@@ -113,11 +114,16 @@ def active_set(dictionary: Dictionary, penalties: Penalties, tol: float, max_rou
         for _ in range(max_rounds):
             if not len(todo):
                 break
-            empty = support == itself[:, None]  # a place that nobody has taken
-            own = np.where(empty, 0.0, np.take_along_axis(b[todo], support, axis=1))
-            G = np.where(empty[:, :, None] | empty[:, None, :], 0.0, dictionary.gram(support))
-            c, unsolved = _solve(G, own, c, l1[todo], l2[todo], slack[todo])
-            failed.update((block.start + todo[unsolved]).tolist())
+            own = np.take_along_axis(b[todo], support, axis=1).astype(np.float64)
+            size = max(1, _GRAM_BYTES // (8 * max(support.shape[1], 1) ** 2))
+            for part in (slice(i, i + size) for i in range(0, len(todo), size)):
+                empty = support[part] == itself[part, None]  # a place that nobody has taken
+                G = dictionary.gram(support[part]).astype(np.float64)
+                G[empty[:, :, None] | empty[:, None, :]] = 0
+                own[part][empty] = 0
+                some = todo[part]
+                c[part], unsolved = _solve(G, own[part], c[part], l1[some], l2[some], slack[some])
+                failed.update(itself[part][unsolved].tolist())
             rest = np.abs(b[todo] - dictionary.explained(support, c))
             np.put_along_axis(rest, support, 0, axis=1)
             rest[np.arange(len(todo)), itself] = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -9,7 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import eigh
 from sklearn.base import _fit_context
-from sklearn.metrics.pairwise import PAIRWISE_KERNEL_FUNCTIONS, pairwise_kernels
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -25,6 +28,8 @@ METHODS = ("ssc", "ssc_omp", "ensc", "lrr", "lrsc", "lsr1", "lsr2", "smr", "kssc
 _CODING_RIDGE = 1e-2  # of new rows over the training rows, in units of their mean squared length
 _MOST_DIMENSIONS = 500  # of the space in which new rows are coded
 _BLOCK_BYTES = 2**26
+_LONELY = 0.1  # share of the rows without an edge above which the clusters are no answer
+_KERNELS = {"rbf", "laplacian", "polynomial", "cosine", "linear"}  # positive semi-definite ones
 
 
 class Postprocess(NamedTuple):
@@ -38,10 +43,10 @@ class Postprocess(NamedTuple):
     keep : float
         Largest coefficients of each row that are kept, as a share of the sum of all: 0 to 1.
     dimension : int
-        Of a subspace: ``dimension * n_clusters + 1`` singular vectors of the coefficients are kept. 0: the step that
-        needs them is left out.
+        Of a subspace: the graph is made of ``dimension * n_clusters + 1`` singular vectors of the coefficients, which
+        takes arrays of n x n entries. 0: of the coefficients themselves.
     power : float
-        To which the cosines between the rows of these vectors are raised.
+        To which the cosines between the rows of these vectors are raised; of no account with dimension 0.
     """
 
     keep: float = 1.0
@@ -63,9 +68,10 @@ class SubspaceClustering(RowClusterer):
         "ssc" (lasso), "ssc_omp" (orthogonal matching pursuit), "ensc" (elastic net), "kssc" (lasso in the space of a
         kernel); "lrr" (lowest rank), "lrsc" (the same, in closed form), "lsr1", "lsr2" (least squares without and with
         the row itself), "smr" (least squares, smooth over neighbours); "slrr" (LRR of some rows, then the others by
-        them). The first three need no array of n x n entries; all others but "slrr" do.
+        them). The first three need no array of n x n entries unless ``affine``, ``outliers`` or ``postprocess`` do;
+        "slrr" has one of ``n_in_sample`` squared; all others do.
     alpha : float, default=20.0
-        Weight of the fit of "ssc" and "kssc", see :func:`ssc`.
+        Weight of the fit of "ssc", "kssc" and "smr": see :func:`ssc`, :func:`smr`.
     affine : bool, default=False
         Coefficients sum to 1 ("ssc").
     outliers : float, default=None
@@ -80,14 +86,15 @@ class SubspaceClustering(RowClusterer):
         Weight of the fit of "lrsc".
     ridge : float, default=0.1
         Weight of the squares of "lsr1" and "lsr2".
-    smoothness : float, default=20.0
-        Weight of the fit of "smr" beside the smoothness.
-    kernel : str, default="rbf"
-        Of "kssc": as scikit-learn's ``pairwise_kernels`` names them, with its default parameters.
+    kernel : {"rbf", "laplacian", "polynomial", "cosine", "linear"}, default="rbf"
+        Of "kssc".
+    kernel_gamma : float, default=None
+        Of the first three. None: one over the mean squared distance of two rows.
     n_in_sample : int, default=1000
-        Rows that "slrr" clusters itself, drawn at random.
+        Rows that "slrr" clusters itself, drawn at random; ``n_clusters`` at least.
     normalize : bool, default=True
-        Scale rows to unit length first.
+        Scale rows to unit length first. The weights of "lrr", "slrr", "lrsc", "lsr1", "lsr2" and "smr" are set for
+        such rows; without it, set them anew.
     postprocess : Postprocess or None, default=None
         What is done to the coefficients before they become a graph. None: nothing.
     n_init : int, default=20
@@ -141,8 +148,8 @@ class SubspaceClustering(RowClusterer):
         "lam": [Interval(Real, 0, None, closed="neither")],
         "tau": [Interval(Real, 0, None, closed="neither")],
         "ridge": [Interval(Real, 0, None, closed="neither")],
-        "smoothness": [Interval(Real, 0, None, closed="neither")],
-        "kernel": [StrOptions(set(PAIRWISE_KERNEL_FUNCTIONS))],
+        "kernel": [StrOptions(_KERNELS)],
+        "kernel_gamma": [Interval(Real, 0, None, closed="neither"), None],
         "n_in_sample": [Interval(Integral, 1, None, closed="left")],
         "normalize": ["boolean"],
         "postprocess": [Postprocess, None],
@@ -164,8 +171,8 @@ class SubspaceClustering(RowClusterer):
         lam: float = 1.0,
         tau: float = 100.0,
         ridge: float = 0.1,
-        smoothness: float = 20.0,
         kernel: str = "rbf",
+        kernel_gamma: float | None = None,
         n_in_sample: int = 1000,
         normalize: bool = True,
         postprocess: Postprocess | None = None,
@@ -183,8 +190,8 @@ class SubspaceClustering(RowClusterer):
         self.lam = lam
         self.tau = tau
         self.ridge = ridge
-        self.smoothness = smoothness
         self.kernel = kernel
+        self.kernel_gamma = kernel_gamma
         self.n_in_sample = n_in_sample
         self.normalize = normalize
         self.postprocess = postprocess
@@ -207,25 +214,42 @@ class SubspaceClustering(RowClusterer):
         self
         """
         X = self._unit(self._rows(X, reset=True))
+        _check(self.postprocess)
         (seed,) = draw_seeds(self.random_state, 1)
-        n = len(X)
+        n, some = len(X), X
         in_sample = np.arange(n)
         if self.method == "slrr" and self.n_in_sample < n:
             size = max(self.n_in_sample, self.n_clusters)
             in_sample = np.sort(np.random.default_rng(seed).permutation(n)[:size])
-        coefficients = self._express(X[in_sample])
-        graph = affinity(refine(coefficients, self.n_clusters, self.postprocess))
-        labels = np.zeros(len(in_sample), dtype=np.int64)
+            some = X[in_sample]
+        coefficients = self._express(some)
+        labels = np.zeros(len(some), dtype=np.int64)
         if self.n_clusters > 1:
+            refined = refine(coefficients, self.n_clusters, self.postprocess)
+            graph = refined if self.postprocess and self.postprocess.dimension else affinity(refined)
+            self._check_edges(graph, some)
             labels, _ = spectral_partition(graph, self.n_clusters, n_init=self.n_init, seed=seed)
         self.coefficients_, self.in_sample_ = coefficients, in_sample
-        self._coding = _Coding.of(X[in_sample], labels, self.n_clusters)
-        if len(in_sample) < n:
+        self._coding = _Coding.of(some, labels, self.n_clusters)
+        if len(some) < n:
             others = self._coding.predict(X)
             others[in_sample] = labels
             labels = others
         self.labels_ = labels
         return self
+
+    def _check_edges(self, graph: Any, X: np.ndarray) -> None:
+        lonely = int((graph.sum(axis=1) == 0).sum())
+        if lonely <= _LONELY * len(X):
+            return
+        zero = int((~X.any(axis=1)).sum())
+        warnings.warn(
+            f"{lonely} of {len(X)} rows are expressed by none and express none ({zero} of them are 0), so their "
+            f"clusters mean nothing. Raise the weight of the fit: alpha, gamma, lam or tau, whichever "
+            f"method={self.method!r} has.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
 
     def predict(self, X: Any) -> np.ndarray:
         """Cluster of every row, by its code over the training rows.
@@ -255,7 +279,7 @@ class SubspaceClustering(RowClusterer):
             case "ensc":
                 return elastic_net(X, gamma=self.gamma, l1_ratio=self.l1_ratio)
             case "kssc":
-                return kernel_ssc(pairwise_kernels(X, metric=self.kernel), alpha=self.alpha)
+                return kernel_ssc(self._kernel(X), alpha=self.alpha).astype(X.dtype)
             case "lrsc":
                 return lrsc(X, tau=self.tau)
             case "lsr1":
@@ -263,13 +287,31 @@ class SubspaceClustering(RowClusterer):
             case "lsr2":
                 return lsr2(X, ridge=self.ridge)
             case "smr":
-                return smr(X, alpha=self.smoothness)
+                return smr(X, alpha=self.alpha)
             case _:
                 return lrr(X, lam=self.lam)
 
+    def _kernel(self, X: np.ndarray) -> np.ndarray:
+        X = X.astype(np.float64)
+        gamma = self.kernel_gamma
+        if gamma is None:
+            spread = 2 * X.var(axis=0).sum()
+            gamma = 1 / spread if spread > 0 else 1.0
+        return pairwise_kernels(X, metric=self.kernel, filter_params=True, gamma=gamma)
+
+
+def _check(how: Postprocess | None) -> None:
+    if how is None:
+        return
+    numbers = isinstance(how.keep, Real) and isinstance(how.dimension, Integral) and isinstance(how.power, Real)
+    if not (numbers and 0 < how.keep <= 1 and how.dimension >= 0 and how.power > 0):
+        raise ValueError(f"postprocess={how} needs numbers: 0 < keep <= 1, an integer dimension >= 0 and power > 0.")
+
 
 def refine(coefficients: Any, n_clusters: int, how: Postprocess | None) -> Any:
-    """Coefficients as they are, or as DSC-Net's evaluation refines them; dense if singular vectors are asked for.
+    """Coefficients as they are, their largest alone, or the graph that DSC-Net's evaluation makes of them.
+
+    Sparse ones stay so, unless singular vectors are asked for: then the weights of a graph, dense and symmetric.
 
     Examples
     --------
@@ -280,28 +322,31 @@ def refine(coefficients: Any, n_clusters: int, how: Postprocess | None) -> Any:
            [2., 0., 0.],
            [1., 1., 0.]])
     """
+    _check(how)
     if how is None:
         return coefficients
-    if not (0 < how.keep <= 1 and how.dimension >= 0 and how.power > 0):
-        raise ValueError(f"postprocess={how} needs 0 < keep <= 1, dimension >= 0 and power > 0.")
-    dense = coefficients.toarray() if sp.issparse(coefficients) else np.asarray(coefficients)
-    if how.keep < 1:
-        order = np.argsort(-np.abs(dense), axis=1)
-        ranked = np.take_along_axis(np.abs(dense), order, axis=1)
-        before = ranked.cumsum(axis=1) - ranked
-        keep = before < how.keep * ranked.sum(axis=1, keepdims=True)
-        kept = np.zeros_like(dense)
-        np.put_along_axis(kept, order, np.take_along_axis(dense, order, axis=1) * keep, axis=1)
-        dense = kept
+    c = _largest(coefficients, how.keep) if how.keep < 1 else coefficients
     if not how.dimension:
-        return dense
-    n = len(dense)
-    symmetric = (np.abs(dense) + np.abs(dense).T) / 2
-    size = min(how.dimension * n_clusters + 1, n)
-    values, vectors = eigh(symmetric)
-    largest = np.argsort(-np.abs(values))[:size]
-    rows = normalize(vectors[:, largest] * np.sqrt(np.abs(values[largest])))
-    return np.maximum(rows @ rows.T, 0) ** how.power
+        return c
+    dense = c.toarray() if sp.issparse(c) else c
+    values, vectors = eigh((dense + dense.T) / 2)
+    leading = np.argsort(-np.abs(values))[: how.dimension * n_clusters + 1]
+    rows = normalize(vectors[:, leading] * np.sqrt(np.abs(values[leading])))
+    graph = np.maximum(rows @ rows.T, 0) ** how.power
+    np.fill_diagonal(graph, 0)
+    return graph
+
+
+def _largest(c: Any, keep: float) -> Any:
+    """Of each row the largest entries that make up this share of it."""
+    rows = sp.csr_array(c, copy=True)
+    for start, end in pairwise(rows.indptr):
+        size = np.abs(rows.data[start:end])
+        order = np.argsort(-size)
+        before = np.cumsum(size[order]) - size[order]
+        rows.data[start:end][order[before >= keep * size.sum()]] = 0
+    rows.eliminate_zeros()
+    return rows if sp.issparse(c) else rows.toarray()
 
 
 def affinity(coefficients: Any) -> Any:
@@ -342,7 +387,8 @@ class _Coding(NamedTuple):
     @classmethod
     def of(cls, X: np.ndarray, labels: np.ndarray, k: int) -> _Coding:
         n, d = X.shape
-        gram = (X.T @ X if d <= n else X @ X.T).astype(np.float64)
+        X = X.astype(np.float64, copy=False)
+        gram = X.T @ X if d <= n else X @ X.T
         size = min(_MOST_DIMENSIONS, len(gram))
         values, vectors = eigh(gram, subset_by_index=[len(gram) - size, len(gram) - 1])
         used = values > 1e-10 * max(values[-1], 1e-300)
@@ -366,4 +412,6 @@ class _Coding(NamedTuple):
         explained = np.matmul(w, self.scatter)  # (k, b, r)
         length = np.einsum("br,kbr->kb", w, explained).clip(0)
         left = ((y - explained) ** 2).sum(axis=2) + outside
-        return np.argmin(left / np.maximum(length, 1e-300), axis=0).astype(np.int64)
+        # A row that no cluster has a part in is as far from all; the nearest is the one that leaves least.
+        least = 1e-30 * np.maximum(left.max(axis=0, initial=0), 1e-200)
+        return np.argmin(left / np.maximum(length, least), axis=0).astype(np.int64)

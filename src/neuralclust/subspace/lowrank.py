@@ -14,13 +14,14 @@ from sklearn.exceptions import ConvergenceWarning
 
 from neuralclust.functional import nearest_neighbors
 from neuralclust.functional.sparse import NOISES
+from neuralclust.subspace.checks import check_positive, check_rows
 
 _RELAXATION = 1.6  # of ADMM: a tenth to a third fewer iterations than with 1
 _BALANCED = 300  # iterations whose penalties may change: ADMM converges once they stay
 
 
 def lrr(
-    X: np.ndarray, *, lam: float | None = 0.1, noise: str = "row", max_iter: int = 1000, tol: float = 1e-5
+    X: np.ndarray, *, lam: float | None = 1.0, noise: str = "row", max_iter: int = 1000, tol: float = 1e-5
 ) -> np.ndarray:
     """Low-rank representation: as few dimensions as will express all rows but the outliers.
 
@@ -34,7 +35,7 @@ def lrr(
     ----------
     X : ndarray of shape (n, d)
         Rows.
-    lam : float or None, default=0.1
+    lam : float or None, default=1.0
         Weight of the noise, in absolute units, of 1 / X; the default is for rows of unit length. None or infinite: no
         noise. Then ``C = U U^T`` of the thin SVD, the shape interaction matrix; singular values count as 0 up to
         ``max(n, d)`` times the precision of X, relative to the largest.
@@ -64,7 +65,8 @@ def lrr(
     """
     if lam == np.inf:
         lam = None
-    _above_zero(lam=1.0 if lam is None else lam, max_iter=max_iter)
+    X = check_rows(X)
+    check_positive(lam=1.0 if lam is None else lam, max_iter=max_iter)
     if noise not in NOISES:
         raise ValueError(f"noise={noise!r} must be one of {NOISES}.")
     if not tol >= 0:
@@ -117,7 +119,7 @@ def _lrr_admm(u: np.ndarray, s: np.ndarray, vt: np.ndarray | None, lam: float, m
     return j
 
 
-def lrsc(X: np.ndarray, *, tau: float = 1.0, alpha: float | None = None) -> np.ndarray:
+def lrsc(X: np.ndarray, *, tau: float = 100.0, alpha: float | None = None) -> np.ndarray:
     """Low-rank subspace clustering: low-rank coefficients of rows, or of rows freed of noise, in closed form.
 
     Minimises ``|C|_* + tau/2 |A - C A|_F^2 + alpha/2 |X - A|_F^2`` over C and, with ``alpha``, over A; without,
@@ -129,7 +131,7 @@ def lrsc(X: np.ndarray, *, tau: float = 1.0, alpha: float | None = None) -> np.n
     ----------
     X : ndarray of shape (n, d)
         Rows.
-    tau : float, default=1.0
+    tau : float, default=100.0
         Weight of the error, in absolute units, of 1 / X^2: singular values up to ``1 / sqrt(tau)`` are left out. The
         default is for rows of unit length.
     alpha : float, optional
@@ -149,10 +151,11 @@ def lrsc(X: np.ndarray, *, tau: float = 1.0, alpha: float | None = None) -> np.n
            [0.461, 0.614, 0.   ],
            [0.   , 0.   , 0.   ]])
     """
-    _above_zero(tau=tau)
+    X = check_rows(X)
+    check_positive(tau=tau)
     u, a, _ = _thin_svd(X)
     if alpha is not None:
-        _above_zero(alpha=alpha)
+        check_positive(alpha=alpha)
         a = _threshold_polynomially(a, tau, alpha)
     return _product(u * (1 - 1 / np.maximum(tau * a**2, 1)), u, X.dtype)
 
@@ -209,7 +212,8 @@ def lsr1(X: np.ndarray, *, ridge: float) -> np.ndarray:
            [0.99, 0.  , 0.  ],
            [0.  , 0.  , 0.  ]])
     """
-    _above_zero(ridge=ridge)
+    X = check_rows(X)
+    check_positive(ridge=ridge)
     if X.shape[1] < len(X):
         half = _ridge_half(X, ridge)  # ridge T = I - half half^T
         C = _product(half, half, X.dtype)
@@ -252,7 +256,8 @@ def lsr2(X: np.ndarray, *, ridge: float) -> np.ndarray:
            [0.5 , 0.5 , 0.  ],
            [0.  , 0.  , 0.99]])
     """
-    _above_zero(ridge=ridge)
+    X = check_rows(X)
+    check_positive(ridge=ridge)
     half = _ridge_half(X, ridge)
     return _product(half, half, X.dtype)
 
@@ -290,7 +295,8 @@ def smr(X: np.ndarray, *, alpha: float, n_neighbors: int = 4, eps: float = 0.01)
            [0.  , 0.  , 0.57, 0.46],
            [0.  , 0.  , 0.52, 0.41]])
     """
-    _above_zero(alpha=alpha, n_neighbors=n_neighbors, eps=eps)
+    X = check_rows(X)
+    check_positive(alpha=alpha, n_neighbors=n_neighbors, eps=eps)
     graph = np.zeros((len(X), len(X)))
     np.put_along_axis(graph, nearest_neighbors(torch.tensor(X), n_neighbors).numpy(), 1, axis=1)
     graph = np.maximum(graph, graph.T)
@@ -298,14 +304,6 @@ def smr(X: np.ndarray, *, alpha: float, n_neighbors: int = 4, eps: float = 0.01)
     u, s, _ = _thin_svd(X)  # beside U there is no error to reduce, and C is 0
     error = alpha * s**2
     return _product(q @ (q.T @ u * (error / (np.maximum(w, eps)[:, None] + error))), u, X.dtype)
-
-
-def _above_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value!r} must be above 0.")
-        if value == np.inf:
-            raise ValueError(f"{name}={value!r} must be finite.")
 
 
 def _thin_svd(X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 import scipy.sparse as sp
+
+from neuralclust.subspace.checks import check_rows
 
 _BLOCK_BYTES = 2**26  # of the rows that a block has chosen
 _ROWS = 1024  # of a block
@@ -41,8 +45,9 @@ def ssc_omp(X: np.ndarray, *, n_nonzero: int = 10, tol: float = 1e-6) -> sp.csr_
            [0. , 0. , 0. , 0.5],
            [0. , 0. , 2. , 0. ]])
     """
-    if n_nonzero < 1:
-        raise ValueError(f"n_nonzero={n_nonzero!r} must be at least 1.")
+    X = check_rows(X)
+    if not (isinstance(n_nonzero, Integral) and n_nonzero >= 1):
+        raise ValueError(f"n_nonzero={n_nonzero!r} must be an integer of at least 1.")
     n, d = X.shape
     n_nonzero = min(n_nonzero, n - 1, d)
     size = max(1, min(_ROWS, _BLOCK_BYTES // (8 * d * max(n_nonzero, 1))))

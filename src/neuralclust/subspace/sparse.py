@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
 from neuralclust.subspace.active_set import Kernel, Rows, active_set, blocks, no_self
+from neuralclust.subspace.checks import check_kernel, check_positive, check_rows
 
 
 def elastic_net(X: np.ndarray, *, gamma: float = 50.0, l1_ratio: float = 0.95, tol: float = 1e-7) -> sp.csr_array:
@@ -50,7 +51,8 @@ def elastic_net(X: np.ndarray, *, gamma: float = 50.0, l1_ratio: float = 0.95, t
            [0.  , 0.  , 0.  , 0.98],
            [0.  , 0.  , 0.98, 0.  ]])
     """
-    _positive(gamma=gamma, l1_ratio=l1_ratio)
+    X = check_rows(X)
+    check_positive(gamma=gamma, l1_ratio=l1_ratio)
     if l1_ratio > 1:
         raise ValueError(f"l1_ratio={l1_ratio} must be at most 1, the lasso.")
 
@@ -67,14 +69,16 @@ def ssc(
     affine: bool = False,
     outliers: float | None = None,
     solver: str = "auto",
-    tol: float = 1e-7,
-    max_iter: int = 2000,
+    tol: float | None = None,
+    max_iter: int = 10_000,
 ) -> sp.csr_array:
     """Sparse subspace clustering's coefficients: the lasso of every row over the others.
 
     Minimises ``|C|_1 + outliers' |E|_1 + weight / 2 |X - C X - E|^2`` with a zero diagonal, where ``weight = alpha /
     min_i max_j |x_i . x_j|``. Source: Eq. 13, 14 and 20 of "Sparse Subspace Clustering: Algorithm, Theory, and
     Applications" (Elhamifar, Vidal, 2013).
+
+    The weight hangs on the one row that is least like any other: an outlier makes all rows less sparse.
 
     Parameters
     ----------
@@ -90,9 +94,10 @@ def ssc(
     solver : {"auto", "active-set", "admm"}, default="auto"
         The active set is exact, fast and sparse; ADMM, which holds several n x n arrays, is the paper's and the only
         one for ``affine`` and ``outliers``. "auto": the first that can.
-    tol : float, default=1e-7
-        Of the optimality conditions (active set), or of the largest change and violation (ADMM).
-    max_iter : int, default=2000
+    tol : float, default=None
+        Of the optimality conditions (active set; None: 1e-7), or of the largest change and violation, of entries in
+        units of the largest of X (ADMM; None: 1e-5).
+    max_iter : int, default=10000
         Iterations of ADMM.
 
     Returns
@@ -111,17 +116,21 @@ def ssc(
            [0.  , 0.  , 0.  , 0.95],
            [0.  , 0.  , 0.95, 0.  ]])
     """
-    _positive(alpha=alpha, **({} if outliers is None else {"outliers": outliers}))
+    X = check_rows(X)
+    check_positive(alpha=alpha, outliers=1.0 if outliers is None else outliers)
     plain = not affine and outliers is None
     if solver not in ("auto", "active-set", "admm"):
         raise ValueError(f"solver={solver!r} must be 'auto', 'active-set' or 'admm'.")
     if solver == "active-set" and not plain:
         raise ValueError("solver='active-set' knows neither affine=True nor outliers. Use solver='auto'.")
     most = _largest_products(X)
-    least = most[most > 0].min(initial=np.inf)
-    if not np.isfinite(least):  # rows without anything in common
-        return sp.csr_array((len(X), len(X)), dtype=X.dtype)
+    least = float(most[most > 0].min(initial=np.inf))
+    if not math.isfinite(least):  # rows without anything in common: only what the constraint asks for
+        if not affine or len(X) == 1:
+            return sp.csr_array((len(X), len(X)), dtype=X.dtype)
+        least = 1.0
     weight = alpha / least
+    tol = (1e-7 if plain and solver != "admm" else 1e-5) if tol is None else tol
     if plain and solver != "admm":
 
         def penalties(most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +139,7 @@ def ssc(
         return active_set(Rows(X), penalties, tol)
     lengths = np.sort(np.abs(X).sum(axis=1))
     entry = math.inf if outliers is None else outliers / max(float(lengths[-2:].min()), 1e-300)
-    return sp.csr_array(_ssc_admm(X, weight, entry, affine, alpha / 10, tol, max_iter)[0])
+    return sp.csr_array(_ssc_admm(X, weight, entry, affine, alpha / 10, tol, max_iter)[0].astype(X.dtype))
 
 
 def kernel_ssc(K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7) -> sp.csr_array:
@@ -161,7 +170,8 @@ def kernel_ssc(K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7) -> sp.c
     >>> bool(abs(kernel_ssc(X @ X.T) - ssc(X)).max() < 1e-6)
     True
     """
-    _positive(alpha=alpha)
+    K = check_kernel(K)
+    check_positive(alpha=alpha)
     off = np.abs(K)
     np.fill_diagonal(off, 0)
     most = off.max(axis=1, initial=0)
@@ -173,12 +183,6 @@ def kernel_ssc(K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7) -> sp.c
         return np.full(len(most), least / alpha), np.zeros(len(most))
 
     return active_set(Kernel(K), penalties, tol)
-
-
-def _positive(**parameters: float) -> None:
-    for name, value in parameters.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value!r} must be above 0.")
 
 
 def _largest_products(X: np.ndarray) -> np.ndarray:
@@ -197,8 +201,9 @@ def _largest_products(X: np.ndarray) -> np.ndarray:
 def _ssc_admm(
     X: np.ndarray, weight: float, entry: float, affine: bool, rho: float, tol: float, max_iter: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """C and E, in two blocks, so that it converges: A, which explains, and C and E, which are sparse. ``A = C``."""
-    n = len(X)
+    """C and E: A explains, given them; they are sparse, given A; multipliers of ``A = C`` and of its sums."""
+    X = X.astype(np.float64)
+    n, unit = len(X), max(float(np.abs(X).max()), 1e-300)
     ones = np.ones((n, 1), X.dtype)
     gram = weight * X @ X.T
     inverse = np.linalg.inv(gram + rho * (np.eye(n, dtype=X.dtype) + (ones @ ones.T if affine else 0)))
@@ -220,11 +225,11 @@ def _ssc_admm(
         if affine:
             sums += A @ ones - ones
             violation = max(violation, float(np.abs(A @ ones - ones).max()))
-        if max(violation, np.abs(C - before).max(), np.abs(E - noise).max()) <= tol:
+        if max(violation, np.abs(C - before).max(), np.abs(E - noise).max() / unit) <= tol:
             return C, E
     warnings.warn(
         f"ADMM ended after {max_iter} iterations with a violation of {violation:.1e} and is still moving, where "
-        f"tol={tol:.1e}. Raise max_iter or tol.",
+        f"tol={tol:.1e}. Raise max_iter or tol of ssc, or lower alpha.",
         ConvergenceWarning,
         stacklevel=3,
     )
