@@ -85,7 +85,7 @@ def test_only_one_training_loop():
 
 def test_every_entry_can_be_made():
     for name in registry.names():
-        estimator = registry.make(name, 3, random_state=0)
+        estimator = registry.make(name, 3)
         assert hasattr(estimator, "fit_predict")
     assert registry.make("gaussian-mixture", 4).n_components == 4
     assert registry.find("tell") == "TELL"

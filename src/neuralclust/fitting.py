@@ -24,7 +24,7 @@ from neuralclust.callbacks import FitReport
 from neuralclust.data import Rows, Source, consecutive, value_range
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
-from neuralclust.nn import Autoencoder, ClusterModule
+from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
 from neuralclust.spectral import spectral_centers
@@ -245,6 +245,11 @@ class FitProcedure(BaseEstimator):
         else:
             centers = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
         module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
+        if isinstance(getattr(module.head, "target", None), BalancedTarget):
+            with torch.no_grad():
+                parts = torch.as_tensor(z).split(2**14)
+                labels = torch.cat([module.head.predict(part.to(trainer.device)) for part in parts])
+            module.head.target.expect_(labels.bincount(minlength=self.n_clusters))
         return z
 
     def _codes(

@@ -69,3 +69,18 @@ def test_hard_views_are_pulled_to_the_centres_of_their_rows(layer):
     z, view = torch.tensor([[1.0, 0.1]]), torch.tensor([[0.1, 1.0]], requires_grad=True)
     head.loss(z, view).backward()
     assert view.grad[0, 0] < 0  # downhill is towards the first centre, though the second is nearer
+
+
+def test_far_smaller_clusters_are_expected_to_stay_so():
+    target = BalancedTarget(4).eval()
+    target.expect_(torch.tensor([20, 30, 10, 20]))  # within a factor of two of the mean
+    assert torch.equal(target.share, torch.ones(4))
+    target.expect_(torch.tensor([100, 90, 9, 1]))  # mean 50: 2, 1.8, 0.18 and 0.02 of it
+    assert torch.allclose(target.share / target.share[0], torch.tensor([1.0, 1.0, 0.36, 0.04]))
+    assert target.share.mean() == pytest.approx(1)
+    target.frequency.copy_(torch.tensor([0.5, 0.45, 0.045, 0.005]))
+    relaxed = target(torch.zeros(1, 4))
+    target.share.fill_(1)
+    assert relaxed[0, 3] < target(torch.zeros(1, 4))[0, 3] / 2
+    target.expect_(torch.tensor([4, 0, 0, 0]))
+    assert target.share.isfinite().all()

@@ -303,8 +303,8 @@ def test_smr_solves_its_sylvester_equation(n, d, alpha, n_neighbors, eps):
 
 def test_defaults():
     X = table(20, 6)
-    assert np.array_equal(lrr(X), lrr(X, lam=0.1, noise="row", max_iter=1000, tol=1e-5))
-    assert np.array_equal(lrsc(X), lrsc(X, tau=1.0, alpha=None))
+    assert np.array_equal(lrr(X), lrr(X, lam=1.0, noise="row", max_iter=1000, tol=1e-5))
+    assert np.array_equal(lrsc(X), lrsc(X, tau=100.0, alpha=None))
 
 
 def test_smr_defaults():

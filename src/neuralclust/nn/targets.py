@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from neuralclust.functional.assignment import sharpen
 
 _MEMORY = 0.05  # share of a batch in the running frequencies
+_EQUAL = 2.0  # clusters within this factor of the mean size count as equally large
 
 
 class BalancedTarget(nn.Module):
@@ -17,7 +18,8 @@ class BalancedTarget(nn.Module):
     The target of a row is ``q^2 / f``, scaled to sum to 1, with its soft assignment ``q`` and the frequencies ``f`` of
     the clusters: DEC's target distribution, but for batches, with running frequencies instead of those of all rows. It
     has no gradient. A hard target lets a large cluster grow at the cost of its neighbours; this one pulls rows that are
-    nearly as close to a small cluster towards that one.
+    nearly as close to a small cluster towards that one. Where sizes are far from equal it would fill the small ones
+    with rows of the large; :meth:`expect_` relaxes it.
 
     Parameters
     ----------
@@ -28,6 +30,8 @@ class BalancedTarget(nn.Module):
     ----------
     frequency : Tensor of shape (n_clusters,)
         Running mean of the soft assignments.
+    share : Tensor of shape (n_clusters,)
+        Sizes that the clusters are balanced towards, 1 on average.
 
     References
     ----------
@@ -43,10 +47,33 @@ class BalancedTarget(nn.Module):
     """
 
     frequency: Tensor
+    share: Tensor
 
     def __init__(self, n_clusters: int):
         super().__init__()
         self.register_buffer("frequency", torch.full((n_clusters,), 1 / n_clusters))
+        self.register_buffer("share", torch.ones(n_clusters))
+
+    @torch.no_grad()
+    def expect_(self, sizes: Tensor) -> None:
+        """Balance towards the sizes ``(k,)`` of the first clusters where they are far from equal.
+
+        Up to twice or half the mean counts as equal, and beyond that the excess is kept: balancing towards exactly the
+        first sizes would let an error in them grow.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from neuralclust.nn import BalancedTarget
+        >>> target = BalancedTarget(3)
+        >>> target.expect_(torch.tensor([50, 40, 10]))  # 0.3 of the mean: 0.6 times as small as half of it
+        >>> target.share
+        tensor([1.1538, 1.1538, 0.6923])
+        """
+        relative = sizes / sizes.float().mean()
+        share = relative / relative.clamp(1 / _EQUAL, _EQUAL)
+        share = share.clamp_min(torch.finfo(share.dtype).eps)
+        self.share.copy_(share / share.mean())
 
     @torch.no_grad()
     def forward(self, logits: Tensor) -> Tensor:
@@ -54,7 +81,7 @@ class BalancedTarget(nn.Module):
         q = logits.softmax(dim=1)
         if self.training:
             self.frequency.lerp_(q.mean(dim=0).to(self.frequency.dtype), _MEMORY)
-        return sharpen(q, 2.0, self.frequency.to(q.dtype))
+        return sharpen(q, 2.0, (self.frequency / self.share).to(q.dtype))
 
     def loss(self, logits: Tensor, *views: Tensor) -> Tensor:
         """Cross-entropy with the targets of ``logits``, of these and of the logits of other views of the same rows."""

@@ -146,7 +146,7 @@ def lrsc(X: np.ndarray, *, tau: float = 100.0, alpha: float | None = None) -> np
     --------
     >>> import numpy as np
     >>> from neuralclust.subspace.lowrank import lrsc
-    >>> lrsc(np.array([[3.0, 0.0], [4.0, 0.0], [0.0, 0.1]])).round(3)
+    >>> lrsc(np.array([[3.0, 0.0], [4.0, 0.0], [0.0, 0.1]]), tau=1.0).round(3)
     array([[0.346, 0.461, 0.   ],
            [0.461, 0.614, 0.   ],
            [0.   , 0.   , 0.   ]])
