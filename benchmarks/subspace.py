@@ -11,10 +11,10 @@ from common import cell, load, scores
 
 METHODS = (
     "SSC", "SSC-OMP", "EnSC", "KSSC", "LRR", "SLRR", "LRSC", "LSR1", "LSR2", "SMR",
-    "SpectralClustering", "SEC", "LSC-K", "LSC-R", "ZAC", "NMF-LP", "FuzzyCMeans",
+    "SpectralClustering", "SEC", "LSC-K", "LSC-R", "ZAC", "NMF-LP", "NMF", "FuzzyCMeans",
     "AverageLinkage", "WeightedLinkage", "GaussianMixture", "KMeans",
 )  # fmt: skip
-SEEDED = {"SLRR", "SEC", "LSC-K", "LSC-R", "NMF-LP", "FuzzyCMeans", "GaussianMixture", "KMeans"}
+SEEDED = {"SLRR", "SEC", "LSC-K", "LSC-R", "NMF-LP", "NMF", "FuzzyCMeans", "GaussianMixture", "KMeans"}
 SUBJECTS = (10, 20, 38)
 DATA = ("orl", "coil20", *(f"extended_yale_b, {n} subjects" for n in SUBJECTS), "mnist_test")
 # ACC of "Deep Clustering With Sample-Assignment Invariance Prior", Table II, MNIST-test, tuned.

@@ -102,6 +102,13 @@ CLASSICAL = {
         2009,
         "classical",
     ),
+    "NMF": Method(
+        "neuralclust.classical.nmf:LocalityPreservingNMF",
+        "Lee, Seung: Learning the parts of objects by non-negative matrix factorization",
+        1999,
+        "classical",
+        {"lam": 0.0},
+    ),
     "ZAC": Method(
         "neuralclust.classical.zeta:ZetaClustering",
         "Cyclizing Clusters via Zeta Function of a Graph",

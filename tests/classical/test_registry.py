@@ -13,7 +13,7 @@ from tests.subspace.conftest import union_of_subspaces
 @pytest.mark.parametrize("name", [*registry.CLASSICAL, *registry.BASELINES])
 def test_by_name(name, easy):
     X, y = union_of_subspaces(n=90, noise=0.01) if registry.ALL[name].family == "subspace" else easy
-    if name == "NMF-LP":
+    if name.startswith("NMF"):
         X = np.abs(X)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
