@@ -164,11 +164,10 @@ def table(runs: dict[str, list[dict]]) -> list[str]:
     for task, (r, *_) in runs.items():
         if task.startswith("solver / "):
             _, name, n = task.split(" / ")
-            beside = f"{r['sklearn_s']:,.0f} | {r['ratio']:.0f} | {r['per_row']:.0f} | {r['difference']:.0e}"
-            lines.append(
-                f"| {name} | {int(n):,} | {r['seconds']:.1f} | {beside if 'ratio' in r else ' | | | '} | "
-                f"{r['peak_mib']:,.0f} |"
-            )
+            beside = " | | | "
+            if "ratio" in r:
+                beside = f"{r['sklearn_s']:,.0f} | {r['ratio']:.0f} | {r['per_row']:.0f} | {r['difference']:.0e}"
+            lines.append(f"| {name} | {int(n):,} | {r['seconds']:.1f} | {beside} | {r['peak_mib']:,.0f} |")
     lines += ["", "| whole fit | rows | ACC | NMI | ARI | seconds | peak, MiB |", "|---|---|---|---|---|---|---|"]
     for task, (r, *_) in runs.items():
         if task.startswith("whole / "):
