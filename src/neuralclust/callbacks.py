@@ -27,6 +27,26 @@ class FitReport:
         self._root.call_on_fit_task_begin(estimator=estimator)
 
     @contextmanager
+    def share(self, name: str) -> Iterator[Callable[[float], None]]:
+        """Yield what to call with the share done, up to 1, of a stage that has no epochs."""
+        estimator = self._estimator
+        stage = self._root.subcontext(task_name=name, max_subtasks=100)
+        stage.call_on_fit_task_begin(estimator=estimator)
+        ticks = 0
+
+        def done(share: float) -> None:
+            nonlocal ticks
+            while ticks < min(100, int(100 * share)):
+                leaf = stage.subcontext(task_name="percent")
+                leaf.call_on_fit_task_begin(estimator=estimator)
+                leaf.call_on_fit_task_end(estimator=estimator)
+                ticks += 1
+
+        yield done
+        done(1.0)
+        stage.call_on_fit_task_end(estimator=estimator)
+
+    @contextmanager
     def stage(
         self, name: str, epochs: int, fitted: Callable[[], dict[str, Any]] | None
     ) -> Iterator[Callable[[], bool]]:

@@ -248,7 +248,7 @@ def _fit(args: argparse.Namespace) -> None:
     ours = method in registry.METHODS
     X = read_data(args.data)
     with output_folder(out, RUN_FILES) as folder:
-        if ours and not args.quiet:
+        if hasattr(estimator, "set_callbacks") and not args.quiet:
             _show_progress(estimator)
         start = time.perf_counter()
         labels = estimator.fit_predict(X)

@@ -1,6 +1,7 @@
 """The estimator: every method on subspaces, out of sample, post-processing, bad input."""
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
-from neuralclust.subspace import Postprocess, SubspaceClustering, affinity, refine
+from neuralclust.subspace import (
+    Postprocess,
+    SubspaceClustering,
+    active_set,
+    affinity,
+    elastic_net,
+    kernel_ssc,
+    pursuit,
+    refine,
+    ssc,
+    ssc_omp,
+)
 from neuralclust.subspace.estimator import METHODS
 from tests.subspace.conftest import union_of_subspaces
 
@@ -190,3 +202,33 @@ def test_the_scale_of_rows_does_not_count(method, scale, rows):
     models = [SubspaceClustering(3, method=method, normalize=False, random_state=0).fit(X * s) for s in (1.0, scale)]
     assert np.allclose(*(m.coefficients_.toarray() for m in models), atol=1e-6)
     assert np.array_equal(models[0].predict(X), models[1].predict(X * scale))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_callbacks_are_told_how_far_it_is(method, rows):
+    class Ears:
+        heard: ClassVar[list] = []
+
+        def setup(self, estimator, context): ...
+
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context, **_):
+            self.heard.append(context.task_name)
+
+    ears = Ears()
+    ears.heard.clear()
+    SubspaceClustering(3, method=method, random_state=0).set_callbacks(ears).fit(rows[0])
+    assert ears.heard.count("percent") == 200
+    assert ears.heard.index("coefficients") < ears.heard.index("partition")
+
+
+@pytest.mark.parametrize("solver", [ssc, elastic_net, ssc_omp, lambda X, **k: kernel_ssc(X @ X.T, **k)])
+def test_solvers_tell_their_share(solver, rows, monkeypatch):
+    monkeypatch.setattr(active_set, "_ROWS", 50)
+    monkeypatch.setattr(pursuit, "_ROWS", 50)
+    shares = []
+    solver(rows[0], on_progress=shares.append)
+    assert np.allclose(shares, [1 / 3, 2 / 3, 1])

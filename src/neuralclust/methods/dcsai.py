@@ -122,7 +122,7 @@ class DCSAI(NeuralClusterer):
     :class:`~neuralclust.nn.InvarianceLayer` explains: both assignments learn from each other's target, whose sharpness
     is set from the codes at the start.
 
-    The paper's denoising is off: on digits ``noise=0.3`` ends at 91.3 instead of 93.7 (means of five seeds), on USPS it
+    The paper's denoising is off: on digits ``noise=0.3`` ends at 91.3 instead of 93.6 (means of five seeds), on USPS it
     makes no difference, and it does not go together with ``augment``: 88 instead of 95 on the first seed of digits.
 
     P1 of Eq. 7 is one-hot for two clusters and has no gradient then; P2 alone moves the network.

@@ -86,10 +86,13 @@ def no_self(products: np.ndarray, block: slice) -> None:
     products[rows, block.start + rows] = 0
 
 
+Progress = Callable[[float], object]
 Penalties = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def active_set(dictionary: Dictionary, penalties: Penalties, tol: float, max_rounds: int = 50) -> sp.csr_array:
+def active_set(
+    dictionary: Dictionary, penalties: Penalties, tol: float, on_progress: Progress | None = None, max_rounds: int = 50
+) -> sp.csr_array:
     """For every row minimise ``l1 |c|_1 + l2 / 2 |c|^2 - b . c + c . G c / 2``, b and G its and their products.
 
     ``penalties`` gives l1 and l2 of rows from the largest entry of their b. A row is solved over its support; others
@@ -137,6 +140,8 @@ def active_set(dictionary: Dictionary, penalties: Penalties, tol: float, max_rou
         failed.update(itself.tolist())
         found.append(_scatter(c, support, todo, (len(b), n), dtype))
         parts.append(sum(found[1:], found[0]))
+        if on_progress is not None:
+            on_progress(block.stop / n)
     if failed:
         warnings.warn(
             f"{len(failed)} of {n} rows have coefficients that miss the optimality conditions by more than "

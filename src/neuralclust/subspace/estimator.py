@@ -11,15 +11,18 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import eigh
 from sklearn.base import _fit_context
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from neuralclust.callbacks import FitReport
 from neuralclust.classical.base import RowClusterer
 from neuralclust.runtime import draw_seeds
 from neuralclust.spectral import spectral_partition
+from neuralclust.subspace.active_set import Progress
 from neuralclust.subspace.lowrank import lrr, lrsc, lsr1, lsr2, smr
 from neuralclust.subspace.pursuit import ssc_omp
 from neuralclust.subspace.sparse import elastic_net, kernel_ssc, ssc
@@ -54,7 +57,7 @@ class Postprocess(NamedTuple):
     power: float = 1.0
 
 
-class SubspaceClustering(RowClusterer):
+class SubspaceClustering(CallbackSupportMixin, RowClusterer):
     """Cluster rows that lie near several subspaces: each is a combination of others of its own.
 
     Every row is expressed by the others, with a penalty on the coefficients that is the method's; their magnitudes are
@@ -198,6 +201,7 @@ class SubspaceClustering(RowClusterer):
         self.n_init = n_init
         self.random_state = random_state
 
+    @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Cluster the rows of ``X``.
@@ -222,13 +226,16 @@ class SubspaceClustering(RowClusterer):
             size = max(self.n_in_sample, self.n_clusters)
             in_sample = np.sort(np.random.default_rng(seed).permutation(n)[:size])
             some = X[in_sample]
-        coefficients = self._express(some)
+        report = FitReport(self, 2)
+        with report.share("coefficients") as done:
+            coefficients = self._express(some, done)
         labels = np.zeros(len(some), dtype=np.int64)
         if self.n_clusters > 1:
             refined = refine(coefficients, self.n_clusters, self.postprocess)
             graph = refined if self.postprocess and self.postprocess.dimension else affinity(refined)
             self._check_edges(graph, some)
-            labels, _ = spectral_partition(graph, self.n_clusters, n_init=self.n_init, seed=seed)
+            with report.share("partition"):
+                labels, _ = spectral_partition(graph, self.n_clusters, n_init=self.n_init, seed=seed)
         self.coefficients_, self.in_sample_ = coefficients, in_sample
         self._coding = _Coding.of(some, labels, self.n_clusters)
         if len(some) < n:
@@ -236,6 +243,7 @@ class SubspaceClustering(RowClusterer):
             others[in_sample] = labels
             labels = others
         self.labels_ = labels
+        report.end()
         return self
 
     def _check_edges(self, graph: Any, X: np.ndarray) -> None:
@@ -269,17 +277,17 @@ class SubspaceClustering(RowClusterer):
     def _unit(self, X: np.ndarray) -> np.ndarray:
         return normalize(X) if self.normalize else X
 
-    def _express(self, X: np.ndarray) -> Any:
+    def _express(self, X: np.ndarray, done: Progress) -> Any:
         """The method's coefficients."""
         match self.method:
             case "ssc":
-                return ssc(X, alpha=self.alpha, affine=self.affine, outliers=self.outliers)
+                return ssc(X, alpha=self.alpha, affine=self.affine, outliers=self.outliers, on_progress=done)
             case "ssc_omp":
-                return ssc_omp(X, n_nonzero=self.n_nonzero)
+                return ssc_omp(X, n_nonzero=self.n_nonzero, on_progress=done)
             case "ensc":
-                return elastic_net(X, gamma=self.gamma, l1_ratio=self.l1_ratio)
+                return elastic_net(X, gamma=self.gamma, l1_ratio=self.l1_ratio, on_progress=done)
             case "kssc":
-                return kernel_ssc(self._kernel(X), alpha=self.alpha).astype(X.dtype)
+                return kernel_ssc(self._kernel(X), alpha=self.alpha, on_progress=done).astype(X.dtype)
             case "lrsc":
                 return lrsc(X, tau=self.tau)
             case "lsr1":

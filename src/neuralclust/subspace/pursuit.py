@@ -7,6 +7,7 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
+from neuralclust.subspace.active_set import Progress
 from neuralclust.subspace.checks import check_rows
 
 _BLOCK_BYTES = 2**26  # of the rows that a block has chosen
@@ -14,7 +15,9 @@ _ROWS = 1024  # of a block
 _COLUMNS = 4096  # correlations looked at together, which then stay in the cache
 
 
-def ssc_omp(X: np.ndarray, *, n_nonzero: int = 10, tol: float = 1e-6) -> sp.csr_array:
+def ssc_omp(
+    X: np.ndarray, *, n_nonzero: int = 10, tol: float = 1e-6, on_progress: Progress | None = None
+) -> sp.csr_array:
     """Orthogonal matching pursuit of every row over the others (SSC-OMP), many rows at a time.
 
     Source: Algorithm 1 of "Scalable Sparse Subspace Clustering by Orthogonal Matching Pursuit" (You, Robinson, Vidal,
@@ -28,6 +31,8 @@ def ssc_omp(X: np.ndarray, *, n_nonzero: int = 10, tol: float = 1e-6) -> sp.csr_
         Most others that express a row.
     tol : float, default=1e-6
         A row is done when this share of its length is left.
+    on_progress : callable, optional
+        Called with the share of the rows that are done.
 
     Returns
     -------
@@ -51,8 +56,12 @@ def ssc_omp(X: np.ndarray, *, n_nonzero: int = 10, tol: float = 1e-6) -> sp.csr_
     n, d = X.shape
     n_nonzero = min(n_nonzero, n - 1, d)
     size = max(1, min(_ROWS, _BLOCK_BYTES // (8 * d * max(n_nonzero, 1))))
-    blocks = [_pursuit(X, slice(i, min(i + size, n)), n_nonzero, tol) for i in range(0, n, size)]
-    return sp.csr_array(sp.vstack(blocks, format="csr"))
+    parts = []
+    for start in range(0, n, size):
+        parts.append(_pursuit(X, slice(start, min(start + size, n)), n_nonzero, tol))
+        if on_progress is not None:
+            on_progress(min(start + size, n) / n)
+    return sp.csr_array(sp.vstack(parts, format="csr"))
 
 
 def _pursuit(X: np.ndarray, block: slice, n_nonzero: int, tol: float) -> sp.csr_array:

@@ -12,11 +12,18 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
-from neuralclust.subspace.active_set import Kernel, Rows, active_set, blocks, no_self
+from neuralclust.subspace.active_set import Kernel, Progress, Rows, active_set, blocks, no_self
 from neuralclust.subspace.checks import check_kernel, check_positive, check_rows
 
 
-def elastic_net(X: np.ndarray, *, gamma: float = 50.0, l1_ratio: float = 0.95, tol: float = 1e-7) -> sp.csr_array:
+def elastic_net(
+    X: np.ndarray,
+    *,
+    gamma: float = 50.0,
+    l1_ratio: float = 0.95,
+    tol: float = 1e-7,
+    on_progress: Progress | None = None,
+) -> sp.csr_array:
     """Elastic-net self-expression (EnSC) by an active set.
 
     Minimises ``l1_ratio |c|_1 + (1 - l1_ratio) / 2 |c|^2 + g / 2 |x - X^T c|^2`` for every row x, over the others, with
@@ -34,6 +41,8 @@ def elastic_net(X: np.ndarray, *, gamma: float = 50.0, l1_ratio: float = 0.95, t
     tol : float, default=1e-7
         How far the optimality conditions may be violated, as a share of the largest correlation; float32 rows are
         solved to 1e-5 at best.
+    on_progress : callable, optional
+        Called with the share of the rows that are done.
 
     Returns
     -------
@@ -59,7 +68,7 @@ def elastic_net(X: np.ndarray, *, gamma: float = 50.0, l1_ratio: float = 0.95, t
     def penalties(most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return most / gamma, most * (1 - l1_ratio) / (l1_ratio * gamma)
 
-    return active_set(Rows(X), penalties, tol)
+    return active_set(Rows(X), penalties, tol, on_progress)
 
 
 def ssc(
@@ -71,6 +80,7 @@ def ssc(
     solver: str = "auto",
     tol: float | None = None,
     max_iter: int = 10_000,
+    on_progress: Progress | None = None,
 ) -> sp.csr_array:
     """Sparse subspace clustering's coefficients: the lasso of every row over the others.
 
@@ -99,6 +109,8 @@ def ssc(
         units of the largest of X (ADMM; None: 1e-5).
     max_iter : int, default=10000
         Iterations of ADMM.
+    on_progress : callable, optional
+        Called with the share of the rows that are done (active set).
 
     Returns
     -------
@@ -136,13 +148,15 @@ def ssc(
         def penalties(most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return np.full(len(most), 1 / weight), np.zeros(len(most))
 
-        return active_set(Rows(X), penalties, tol)
+        return active_set(Rows(X), penalties, tol, on_progress)
     lengths = np.sort(np.abs(X).sum(axis=1))
     entry = math.inf if outliers is None else outliers / max(float(lengths[-2:].min()), 1e-300)
     return sp.csr_array(_ssc_admm(X, weight, entry, affine, alpha / 10, tol, max_iter)[0].astype(X.dtype))
 
 
-def kernel_ssc(K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7) -> sp.csr_array:
+def kernel_ssc(
+    K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7, on_progress: Progress | None = None
+) -> sp.csr_array:
     """Sparse subspace clustering in the feature space of a kernel (KSSC).
 
     Minimises ``|C|_1 + weight / 2 tr((I - C) K (I - C)^T)`` with a zero diagonal, where ``weight = alpha / min_i max_j
@@ -156,6 +170,8 @@ def kernel_ssc(K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7) -> sp.c
         Weight of the fit.
     tol : float, default=1e-7
         How far the optimality conditions may be violated, as a share of the largest entry of a row of K.
+    on_progress : callable, optional
+        Called with the share of the rows that are done.
 
     Returns
     -------
@@ -182,7 +198,7 @@ def kernel_ssc(K: np.ndarray, *, alpha: float = 20.0, tol: float = 1e-7) -> sp.c
     def penalties(most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(most), least / alpha), np.zeros(len(most))
 
-    return active_set(Kernel(K), penalties, tol)
+    return active_set(Kernel(K), penalties, tol, on_progress)
 
 
 def _largest_products(X: np.ndarray) -> np.ndarray:
