@@ -50,15 +50,31 @@ def smallest_eigenvectors(graph: Any, n_components: int, seed: int = 0) -> np.nd
     n = graph.shape[0]
     degree = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     half = np.where(degree > 0, 1 / np.sqrt(np.maximum(degree, np.finfo(np.float64).tiny)), 0.0)
-    if n <= _DENSE or 5 * n_components >= n:
+    if all_at_once(n, n_components):
         dense = graph.toarray() if sp.issparse(graph) else np.asarray(graph, dtype=np.float64)
-        return eigh(half[:, None] * dense * half, subset_by_index=[n - n_components, n - 1])[1][:, ::-1].copy()
+        return leading_eigenvectors(half[:, None] * dense * half, n_components)
     scaled = sp.diags_array(half) @ graph @ sp.diags_array(half) if sp.issparse(graph) else half[:, None] * graph * half
+    return leading_eigenvectors(scaled, n_components, seed)
+
+
+def all_at_once(n: int, n_components: int) -> bool:
+    """Whether so many eigenvectors of so many rows are best had from a dense matrix."""
+    return n <= _DENSE or 5 * n_components >= n
+
+
+def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0) -> np.ndarray:
+    """Eigenvectors of a symmetric matrix with the largest eigenvalues, largest first; by LOBPCG if it is large.
+
+    Small ones, by :func:`all_at_once`, are dense arrays.
+    """
+    n = operator.shape[0]
+    if all_at_once(n, n_components):
+        return eigh(operator, subset_by_index=[n - n_components, n - 1])[1][:, ::-1].copy()
     # All at once: separate parts share an eigenvalue, of which a method that finds one after the other misses some.
     start = np.random.default_rng(seed).standard_normal((n, n_components))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # near enough for k-means, if not to the last digit
-        return lobpcg(scaled, start, largest=True, tol=1e-5, maxiter=200)[1]
+        return lobpcg(operator, start, largest=True, tol=1e-5, maxiter=200)[1]
 
 
 def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:

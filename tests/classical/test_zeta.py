@@ -122,7 +122,7 @@ def test_parts_without_edges_between_them_are_joined_by_nearest_rows():
         assert adjusted_rand_score(np.repeat(groups, 4), labels) == 1.0
     for k in range(1, 5):  # equal gaps
         assert len(np.unique(ZetaClustering(k, n_neighbors=3).fit_predict(parts(0.0, 8.0, 16.0, 24.0)))) == k
-    assert _join_nearest(X, np.repeat([7, 7, 3, 3, 5], 4), 2).tolist() == [1] * 16 + [2] * 4
+    assert _join_nearest(X, np.repeat([7, 7, 3, 3, 5], 4), 2).tolist() == [0] * 16 + [1] * 4
 
 
 def test_chains_are_nearest_neighbours_without_the_longest_links():

@@ -69,7 +69,12 @@ class WeightedLinkage(RowClusterer):
         X = self._rows(X, reset=True)
         self.labels_ = np.zeros(len(X), dtype=np.int64)
         if len(X) > 1:
-            tree = linkage(X, method="weighted")
-            tree[:, 2] = np.arange(len(tree))  # ranks: a cut between equal heights would give fewer clusters
-            self.labels_ = fcluster(tree, self.n_clusters, criterion="maxclust").astype(np.int64) - 1
+            self.labels_ = cut(linkage(X, method="weighted"), self.n_clusters)
         return self
+
+
+def cut(tree: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Labels of exactly so many clusters of SciPy's linkage matrix."""
+    tree = tree.copy()
+    tree[:, 2] = np.arange(len(tree))  # ranks: a cut between equal heights would give fewer clusters
+    return fcluster(tree, n_clusters, criterion="maxclust").astype(np.int64) - 1

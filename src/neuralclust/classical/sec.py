@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -10,8 +9,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.linalg import cho_factor, cho_solve, eigh
-from scipy.sparse.linalg import LinearOperator, lobpcg
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse.linalg import LinearOperator
 from scipy.spatial.distance import cdist
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.preprocessing import normalize
@@ -22,9 +21,7 @@ from neuralclust.classical.base import RowClusterer
 from neuralclust.functional.graph import knn_graph
 from neuralclust.kmeans import fit_kmeans
 from neuralclust.runtime import draw_seeds
-from neuralclust.spectral import as_scipy
-
-_DENSE = 500  # rows up to which all eigenvectors are computed at once
+from neuralclust.spectral import all_at_once, as_scipy, leading_eigenvectors
 
 
 class SpectralEmbeddedClustering(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowClusterer):
@@ -219,12 +216,7 @@ def _embedding(
         """``(I - L) v + mu (I - L_g) v``: the largest eigenvalues of this are the smallest of the other."""
         return near @ v + mu * (v.mean(axis=0) + x @ regress(v))
 
-    if n <= _DENSE or 5 * k >= n:
+    if all_at_once(n, k):
         dense = product(np.eye(n))
-        return eigh((dense + dense.T) / 2, subset_by_index=[n - k, n - 1])[1][:, ::-1].copy()
-    operator = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
-    # All at once: separate parts share an eigenvalue, of which a method that finds one after the other misses some.
-    start = np.random.default_rng(seed).standard_normal((n, k))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # near enough for k-means, if not to the last digit
-        return lobpcg(operator, start, largest=True, tol=1e-5, maxiter=300)[1]
+        return leading_eigenvectors((dense + dense.T) / 2, k)
+    return leading_eigenvectors(LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64), k, seed)

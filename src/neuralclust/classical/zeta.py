@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import linkage
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial.distance import cdist, squareform
 from scipy.special import softmax
@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from neuralclust.classical.base import RowClusterer
+from neuralclust.classical.linkage import cut
 from neuralclust.functional.graph import nearest_neighbors
 
 
@@ -109,10 +110,7 @@ def _join_nearest(X: np.ndarray, labels: np.ndarray, n_clusters: int) -> np.ndar
     for i, own in enumerate(groups):
         for j in range(i):
             gaps[i, j] = gaps[j, i] = cdist(X[own], X[groups[j]]).min()
-    tree = linkage(squareform(gaps), method="single")
-    tree[:, 2] = np.arange(len(tree))  # ranks: a cut between equal heights would give fewer clusters
-    joined = fcluster(tree, n_clusters, criterion="maxclust")
-    return joined[np.unique(labels, return_inverse=True)[1]]
+    return cut(linkage(squareform(gaps), method="single"), n_clusters)[np.unique(labels, return_inverse=True)[1]]
 
 
 class ZetaClustering(RowClusterer):

@@ -27,6 +27,7 @@ class Dictionary(Protocol):
     """What rows are expressed by: their products, however they are had."""
 
     n: int
+    dtype: np.dtype
 
     def rows(self, block: slice) -> np.ndarray:
         """Products (b, n) of a block's rows with all rows."""
@@ -42,7 +43,7 @@ class Rows:
     """The rows themselves."""
 
     def __init__(self, X: np.ndarray):
-        self.X, self.n = X, len(X)
+        self.X, self.n, self.dtype = X, len(X), X.dtype
 
     def rows(self, block: slice) -> np.ndarray:
         return self.X[block] @ self.X.T
@@ -60,7 +61,7 @@ class Kernel:
     """Rows known by a kernel alone."""
 
     def __init__(self, K: np.ndarray):
-        self.K, self.n = K, len(K)
+        self.K, self.n, self.dtype = K, len(K), K.dtype
 
     def rows(self, block: slice) -> np.ndarray:
         return self.K[block].copy()
@@ -74,9 +75,10 @@ class Kernel:
         return spread @ self.K
 
 
-def blocks(n: int, itemsize: int) -> list[slice]:
+def blocks(dictionary: Dictionary) -> list[slice]:
     """Rows whose products with all rows fit into memory."""
-    size = max(1, min(_ROWS, _BLOCK_BYTES // (itemsize * n)))
+    n = dictionary.n
+    size = max(1, min(_ROWS, _BLOCK_BYTES // (dictionary.dtype.itemsize * n)))
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
@@ -99,8 +101,8 @@ def active_set(
     whose correlation with what is left exceeds l1 join it, and those with coefficient 0 leave.
     """
     n, parts, failed = dictionary.n, [], set()
-    dtype = dictionary.rows(slice(0, 1)).dtype
-    for block in blocks(n, dtype.itemsize):
+    dtype = dictionary.dtype
+    for block in blocks(dictionary):
         b = dictionary.rows(block)
         no_self(b, block)
         most = np.abs(b).max(axis=1).astype(np.float64)

@@ -110,7 +110,7 @@ class SubspaceClustering(CallbackSupportMixin, RowClusterer):
     labels_ : ndarray of shape (n_samples,)
         Cluster of each training row.
     coefficients_ : csr_array or ndarray of shape (n_samples, n_samples)
-        Row i expresses row i ("slrr": of the rows in ``in_sample_``).
+        What row i is made of, in row i ("slrr": of and by the rows in ``in_sample_``).
     in_sample_ : ndarray of int
         Rows that were clustered by their coefficients: all, but for "slrr".
     n_features_in_ : int

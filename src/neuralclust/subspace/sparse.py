@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 
-from neuralclust.subspace.active_set import Kernel, Progress, Rows, active_set, blocks, no_self
+from neuralclust.subspace.active_set import Dictionary, Kernel, Progress, Rows, active_set, blocks, no_self
 from neuralclust.subspace.checks import check_kernel, check_positive, check_rows
 
 
@@ -135,8 +135,7 @@ def ssc(
         raise ValueError(f"solver={solver!r} must be 'auto', 'active-set' or 'admm'.")
     if solver == "active-set" and not plain:
         raise ValueError("solver='active-set' knows neither affine=True nor outliers. Use solver='auto'.")
-    most = _largest_products(X)
-    least = float(most[most > 0].min(initial=np.inf))
+    least = _least_largest(Rows(X))
     if not math.isfinite(least):  # rows without anything in common: only what the constraint asks for
         if not affine or len(X) == 1:
             return sp.csr_array((len(X), len(X)), dtype=X.dtype)
@@ -144,11 +143,7 @@ def ssc(
     weight = alpha / least
     tol = (1e-7 if plain and solver != "admm" else 1e-5) if tol is None else tol
     if plain and solver != "admm":
-
-        def penalties(most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return np.full(len(most), 1 / weight), np.zeros(len(most))
-
-        return active_set(Rows(X), penalties, tol, on_progress)
+        return _lasso(Rows(X), weight, tol, on_progress)
     lengths = np.sort(np.abs(X).sum(axis=1))
     entry = math.inf if outliers is None else outliers / max(float(lengths[-2:].min()), 1e-300)
     return sp.csr_array(_ssc_admm(X, weight, entry, affine, alpha / 10, tol, max_iter)[0].astype(X.dtype))
@@ -188,27 +183,30 @@ def kernel_ssc(
     """
     K = check_kernel(K)
     check_positive(alpha=alpha)
-    off = np.abs(K)
-    np.fill_diagonal(off, 0)
-    most = off.max(axis=1, initial=0)
-    least = most[most > 0].min(initial=np.inf)
-    if not np.isfinite(least):
+    least = _least_largest(Kernel(K))
+    if not math.isfinite(least):
         return sp.csr_array(K.shape, dtype=K.dtype)
+    return _lasso(Kernel(K), alpha / least, tol, on_progress)
+
+
+def _lasso(dictionary: Dictionary, weight: float, tol: float, on_progress: Progress | None) -> sp.csr_array:
+    """Minimise ``|c|_1`` and ``weight`` times half the squared error."""
 
     def penalties(most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.full(len(most), least / alpha), np.zeros(len(most))
+        return np.full(len(most), 1 / weight), np.zeros(len(most))
 
-    return active_set(Kernel(K), penalties, tol, on_progress)
+    return active_set(dictionary, penalties, tol, on_progress)
 
 
-def _largest_products(X: np.ndarray) -> np.ndarray:
-    """``max_j |x_i . x_j|`` over the other rows, for every row."""
-    most = np.zeros(len(X))
-    for block in blocks(len(X), X.itemsize):
-        products = np.abs(X[block] @ X.T)
+def _least_largest(dictionary: Dictionary) -> float:
+    """``min_i max_j |x_i . x_j|`` over the other rows; infinite if no two have anything in common."""
+    least = np.inf
+    for block in blocks(dictionary):
+        products = np.abs(dictionary.rows(block))
         no_self(products, block)
-        most[block] = products.max(axis=1)
-    return most
+        most = products.max(axis=1)
+        least = min(least, float(most[most > 0].min(initial=np.inf)))
+    return least
 
 
 # -- ADMM ---------------------------------------------------------------------------------------------------------
