@@ -120,9 +120,8 @@ class FitProcedure(BaseEstimator):
         """Of the autoencoder alone."""
         if not recipe.one_cycle:
             return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, recipe.lr))
-        lr = LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
-        # Small batches, small steps: at the full rate a wide net dies on a few hundred rows.
-        lr *= _PEAK * min(1.0, (recipe.pretrain_batch_size / 256) ** 0.5)
+        # At the full rate a wide net dies on a few hundred rows.
+        lr = _PEAK * learning_rate(recipe) * _small_steps(recipe.pretrain_batch_size) ** 0.5
         return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr), rate=one_cycle)
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
@@ -431,6 +430,25 @@ def finite_codes(z: np.ndarray) -> np.ndarray:
 def usual_batch(n_samples: int) -> int:
     """Rows in a step, unless the user or the method says otherwise."""
     return min(256, max(32, 2 ** round(np.log2(n_samples / 16))))
+
+
+def learning_rate(recipe: SimpleNamespace) -> float:
+    """As given, or the usual one of the optimiser."""
+    return LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
+
+
+def joint_rate(recipe: SimpleNamespace) -> float:
+    """Of the autoencoder in joint training: as given, or the usual one.
+
+    Pretraining by one cycle has ended at a rate of 0. Small batches at the full one would undo it: a wide net dies.
+    """
+    whole = recipe.lr is not None or not recipe.one_cycle
+    return learning_rate(recipe) * (1.0 if whole else _small_steps(recipe.batch_size))
+
+
+def _small_steps(batch_size: int) -> float:
+    """Share of the learning rate that suits a batch, 1 from 256 rows on."""
+    return min(1.0, batch_size / 256)
 
 
 def _smaller(loss: float, best: float) -> bool:

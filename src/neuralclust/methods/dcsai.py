@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Source
+from neuralclust.fitting import joint_rate, learning_rate
 from neuralclust.functional import DISTANCES, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, InvarianceLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
@@ -53,9 +54,9 @@ class DCSAI(NeuralClusterer):
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate of joint training. None: the usual one of the optimiser (repaired), 1e-5 (paper, whose own are
-        illegible but for 1.0 on Reuters). Pretraining has the usual one of Adam, 1e-3, and rises to three times as much
-        before it falls to 0 (repaired).
+        Learning rate of joint training. None: the usual one of the optimiser, less for batches below 256 (repaired),
+        1e-5 (paper, whose own are illegible but for 1.0 on Reuters). Pretraining has the usual one of Adam, 1e-3, and
+        rises to three times as much before it falls to 0 (repaired).
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of joint training. None: "adam" (repaired), "sgd" (paper). Pretraining has Adam.
     lr_decay : float, default=None
@@ -297,10 +298,8 @@ class DCSAI(NeuralClusterer):
             return super()._pretraining(weights, SimpleNamespace(**{**vars(recipe), "optimizer": "adam", "lr": None}))
         return Update(self._reconstruction, make_optimizer("adam", weights, weight_decay=self.weight_decay))
 
-    def _optimizer(self, params: list[Tensor], recipe: SimpleNamespace) -> torch.optim.Optimizer:
-        return make_optimizer(
-            recipe.optimizer, params, recipe.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+    def _optimizer(self, params: list[Tensor], recipe: SimpleNamespace, lr: float) -> torch.optim.Optimizer:
+        return make_optimizer(recipe.optimizer, params, lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         changes = LabelChanges(recipe.n_samples)
@@ -315,7 +314,8 @@ class DCSAI(NeuralClusterer):
 
         weights = trainable(module.autoencoder)
         rate = cosine_rate if recipe.lr_decay is None else step_decay
-        return [Update(loss, self._optimizer([*weights, module.head.centers], recipe), rate=rate)]
+        optimizer = self._optimizer([*weights, module.head.centers], recipe, joint_rate(recipe))
+        return [Update(loss, optimizer, rate=rate)]
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:
-        return Update(self._centers_only, self._optimizer([module.head.centers], recipe))
+        return Update(self._centers_only, self._optimizer([module.head.centers], recipe, learning_rate(recipe)))

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
+from neuralclust.fitting import joint_rate, learning_rate
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, KMeansNetLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
-from neuralclust.training import LEARNING_RATES, Terms, Update, cosine_rate, make_optimizer, trainable
+from neuralclust.training import Terms, Update, cosine_rate, make_optimizer, trainable
 
 
 class KMeansNet(NeuralClusterer):
@@ -51,8 +52,9 @@ class KMeansNet(NeuralClusterer):
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired: pretraining rises to
-        three times as much (less for batches below 256) and falls to 0, joint training falls from it to 0 by a cosine.
+        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0), for the network less where
+        batches are below 256 (repaired). Repaired: pretraining rises to three times as much and falls to 0, joint
+        training falls from it to 0 by a cosine.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of everything. None: "adam" (repaired), "adadelta" (paper).
     tol : float, default=None
@@ -254,8 +256,7 @@ class KMeansNet(NeuralClusterer):
         params = list(module.head.parameters())
         if self.variant == "paper":
             return make_optimizer(recipe.optimizer, params, recipe.lr)
-        lr = LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
-        unit = 2 * recipe.alpha
+        lr, unit = learning_rate(recipe), 2 * recipe.alpha
         optimizer = make_optimizer(recipe.optimizer, params, lr * (unit**2 if recipe.optimizer == "sgd" else unit))
         optimizer.register_step_post_hook(lambda *_: module.head.project_())
         return optimizer
@@ -265,7 +266,7 @@ class KMeansNet(NeuralClusterer):
         if not self.end_to_end or not weights:
             return [self._centers_update(module, recipe)]
         layer = self._layer_optimizer(module, recipe)
-        network = make_optimizer(recipe.optimizer, weights, recipe.lr)
+        network = make_optimizer(recipe.optimizer, weights, joint_rate(recipe))
         return [Update(self._loss, network, layer, rate=cosine_rate if recipe.one_cycle else None)]
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:

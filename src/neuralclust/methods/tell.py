@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
+from neuralclust.fitting import joint_rate
 from neuralclust.functional import hard_assignment, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, ConvAutoencoder, TELLLayer
 from neuralclust.nn.autoencoders import mlp_or_features
@@ -63,9 +64,9 @@ class TELL(NeuralClusterer):
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired:
-        pretraining rises to three times as much (less for batches below 256) and falls to 0, joint training falls from
-        it to 0 by a cosine.
+        Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0), less for
+        batches below 256 (repaired). Repaired: pretraining rises to three times as much and falls to 0, joint training
+        falls from it to 0 by a cosine.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of the autoencoder and, in the paper's variant, of the centres. None: "adam" (repaired),
         "adadelta" (paper).
@@ -308,7 +309,7 @@ class TELL(NeuralClusterer):
         if not self.end_to_end or not weights:
             return [self._centers_update(module, recipe)]
         centers = self._centers_optimizer(module, recipe)
-        network = make_optimizer(recipe.optimizer, weights, recipe.lr)
+        network = make_optimizer(recipe.optimizer, weights, joint_rate(recipe))
         rate = cosine_rate if recipe.one_cycle else None
         if recipe.alternate == "never":
             return [Update(self._loss, network, centers, rate=rate)]
