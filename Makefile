@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench results clean
 
 demo: .venv/.demo
 	$(BIN)/neuralclust demo
@@ -17,7 +17,15 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/neuralclust bench run --protocol quick --results benchmarks/results.jsonl
+	$(BIN)/neuralclust bench run --tasks benchmarks/speed.toml --results benchmarks/speed.jsonl
+	$(MAKE) results
+
+# The documents from the rows there are.
+results: .venv/.dev
+	$(BIN)/neuralclust bench table --results benchmarks/results.jsonl --out docs/results.md
+	$(BIN)/neuralclust bench plot --results benchmarks/results.jsonl --out docs/figures
+	$(BIN)/python benchmarks/report.py
 
 clean:
 	rm -rf .venv neuralclust-demo

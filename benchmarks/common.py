@@ -1,8 +1,6 @@
-"""What the benchmark files share: data, scores, cells of a table."""
+"""What the benchmark files share: data and scores."""
 
 from __future__ import annotations
-
-from statistics import mean, stdev
 
 
 def load(dataset: str):
@@ -19,9 +17,3 @@ def scores(y, labels) -> dict:
 
     found = metrics.evaluate(y, labels)
     return {name: found[name] for name in ("acc", "nmi", "ari")}
-
-
-def cell(values, scale: float = 100.0) -> str:
-    """Mean and, of several, standard deviation."""
-    values = [scale * value for value in values]
-    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"

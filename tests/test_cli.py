@@ -475,3 +475,55 @@ def test_a_missing_extra_is_named():
     with pytest.raises(ImportError, match=r"pip install 'neuralclust\[report\]'"):
         _extras.require("a_package_that_nobody_has", "report")
     assert _extras.require("json", "report") is json
+
+
+TASKS = '[[tasks]]\ndata = "digits"\nmethod = "KMeans"\nsweep = { max_iter = [1, 2] }\n'
+
+
+def test_bench_from_tasks_to_tables(folder, capsys):
+    (folder / "mine.toml").write_text(TASKS)
+    where = ["--tasks", "mine.toml", "--results", "rows.jsonl"]
+    assert cli.main(["bench", "list", *where]) == 0
+    assert "  0 of 1  quick / digits / KMeans / max_iter 1\n" in capsys.readouterr().out
+    assert cli.main(["bench", "run", *where, "--shard", "1/1"]) == 0
+    assert "[2/2] quick / digits / KMeans / max_iter 2, seed 0; about" in capsys.readouterr().out
+    assert cli.main(["bench", "list", *where, "--only", "max_iter 2"]) == 0
+    assert capsys.readouterr().out.startswith("  1 of 1  quick / digits / KMeans / max_iter 2\n1 tasks")
+    assert cli.main(["bench", "table", *where]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# Results")
+    assert "| KMeans | max_iter 1 | 1 |" in text
+    for name in ("table.md", "table.html"):
+        assert cli.main(["bench", "table", *where, "--out", name]) == 0
+    assert (folder / "table.md").read_text() == text
+    assert "<td>max_iter 1</td>" in (folder / "table.html").read_text()
+
+
+def test_bench_errors_are_one_line(folder, fails):
+    (folder / "mine.toml").write_text(TASKS)
+    assert "--shard 3 must be I/N" in fails("bench", "run", "--shard", "3")
+    assert "no task has --only 'nothing'" in fails("bench", "run", "--only", "nothing")
+    assert "must be .md or .html" in fails("bench", "table", "--out", "table.txt")
+    assert "has no rows that make a picture" in fails("bench", "plot", "--results", "rows.jsonl")
+    assert "there is no such file" in fails("bench", "list", "--tasks", "other.toml")
+
+
+def test_bench_plots(folder, capsys):
+    (folder / "mine.toml").write_text(TASKS.replace("data", 'name = "steps"\ndata'))
+    where = ["--tasks", "mine.toml", "--results", "rows.jsonl"]
+    assert cli.main(["bench", "run", *where]) == 0
+    capsys.readouterr()
+    assert cli.main(["bench", "plot", *where, "--out", "figures"]) == 0
+    assert capsys.readouterr().out == "figures/steps.png\n"
+    assert (folder / "figures" / "steps.png").stat().st_size > 5000
+
+
+def test_ctrl_c_in_bench_says_where_the_rows_are(folder, monkeypatch, capsys):
+    (folder / "mine.toml").write_text(TASKS)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neuralclust.bench.runner._row", interrupted)
+    assert cli.main(["bench", "run", "--tasks", "mine.toml", "--results", "rows.jsonl"]) == 130
+    assert "finished runs are in rows.jsonl; start again to go on" in capsys.readouterr().err

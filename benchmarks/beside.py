@@ -1,4 +1,4 @@
-"""Side by side with ClustPy in one process, and how far a step is from its matrix products. ``run.py`` runs these.
+"""Side by side with ClustPy in one process, and how far a step is from its matrix products.
 
 ClustPy is no dependency: where it cannot be imported its tasks are skipped. Both sides get the same network, batch and
 number of epochs, in turn; ratios are medians of pairs.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import time
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 
-from common import cell, load, scores
+from common import load, scores
 
 NETS = {
     "784-500-500-2000-10, 20,000 rows": (784, (500, 500, 2000), 10, 20_000, 1),
@@ -127,13 +127,13 @@ def memory(side: str, n: int, seed: int) -> dict:
     return {"extra_mib": status("VmHWM") - before}
 
 
-def versus(dataset: str, augmented: bool, seed: int) -> dict:
+def versus(data: str, augmented: bool, seed: int) -> dict:
     """Scores of TELL at default settings, and of ClustPy's methods given as many seconds, two thirds to pretraining."""
 
     from neuralclust import TELL
 
     feedforward, deep = _clustpy()
-    images, y, k = load(dataset)
+    images, y, k = load(data)
     images = (images / images.max()).astype("float32")
     begin = time.perf_counter()
     labels = TELL(k, augment="digits" if augmented else None, random_state=seed).fit_predict(images)
@@ -202,68 +202,3 @@ def limit(net: str, seed: int) -> dict:
         "ratio": median(a / b for a, b in found),
         "precision": str(dtype).removeprefix("torch."),
     }
-
-
-def tasks() -> dict[str, tuple]:
-    """Name -> (function, arguments, seeds)."""
-    found: dict[str, tuple] = {}
-    for net in NETS:
-        found[f"clustpy / autoencoder / {net}"] = autoencoder, {"net": net}, [0]
-        found[f"limit / {net}"] = limit, {"net": net}, [0]
-    found["clustpy / predict / 70,000 x 784"] = predict, {"n": 70_000}, [0]
-    for dataset in ("digits", "usps"):
-        for augmented in (False, True):
-            name = f"versus / {dataset}{', augmented' if augmented else ''}"
-            found[name] = versus, {"dataset": dataset, "augmented": augmented}, range(5)
-    for side in ("ours", "ClustPy"):
-        found[f"clustpy / memory / {side}"] = memory, {"side": side, "n": 70_000}, [0]
-    return found
-
-
-def table(runs: dict[str, list[dict]]) -> list[str]:
-    """Markdown lines from the rows."""
-    lines = [
-        "## Beside ClustPy 0.0.3, and beside the limit",
-        "",
-        "One process, same network, batch of 256 and epochs, in turn, medians of pairs. Ours as by default: precision",
-        "and optimiser are the library's own.",
-        "",
-        "| what | ours, s | ClustPy, s | ClustPy / ours |",
-        "|---|---|---|---|",
-    ]
-    for task, (r, *_) in runs.items():
-        if task.startswith("clustpy / ") and "ratio" in r:
-            what = task.removeprefix("clustpy / ").replace(" / ", ", ")
-            lines.append(f"| {what} | {r['ours_s']:.3f} | {r['clustpy_s']:.3f} | {r['ratio']:.2f} |")
-    extra = {task.split(" / ")[2]: r["extra_mib"] for task, (r, *_) in runs.items() if "memory" in task}
-    if len(extra) == 2:
-        lines += [
-            "",
-            f"`predict` of 70,000 x 784 needs {extra['ours']:.0f} MiB beyond the data, ClustPy's "
-            f"{extra['ClustPy']:.0f} MiB.",
-        ]
-    lines += [
-        "",
-        "ACC at equal wall-clock, one process, 64- or 256-500-500-2000-10: TELL at default settings, then ClustPy's",
-        "methods for as many seconds, two thirds of them pretraining; augmented: with ClustPy's own augmentation.",
-        "",
-        "| data | seeds | seconds | TELL | DEC | IDEC | DCN | epochs of DEC |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for task, rows in runs.items():
-        if task.startswith("versus / "):
-            cells = " | ".join(cell([r[m]["acc"] for r in rows]) for m in ("TELL", "DEC", "IDEC", "DCN"))
-            epochs = " + ".join(str(round(mean(r["DEC"]["epochs"][i] for r in rows))) for i in (0, 1))
-            seconds = mean(r["TELL"]["seconds"] for r in rows)
-            lines.append(f"| {task.split(' / ')[1]} | {len(rows)} | {seconds:.0f} | {cells} | {epochs} |")
-    lines += [
-        "",
-        "| epoch of the autoencoder | precision | s | matrix products alone, s | ratio |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {task.split(' / ')[1]} | {r['precision']} | {r['ours_s']:.3f} | {r['products_s']:.3f} | {r['ratio']:.2f} |"
-        for task, (r, *_) in runs.items()
-        if task.startswith("limit / ")
-    ]
-    return lines

@@ -1,0 +1,162 @@
+"""benchmarks/README.md from the rows of speed.jsonl; accuracy is in docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean
+
+from neuralclust.bench import Results, plan
+from neuralclust.bench.table import cell
+
+HERE = Path(__file__).parent
+
+
+def rows() -> dict[str, list[dict]]:
+    """Rows of each name, in the order of the tasks."""
+    found: dict[str, list[dict]] = {}
+    done = Results(HERE / "speed.jsonl").read()
+    for run in plan([HERE / "speed.toml"]):
+        if "skipped" not in (row := done.get(run.key, {"skipped": ""})):
+            found.setdefault(run.name, []).append(row)
+    return found
+
+
+def grid(header: str, lines: Iterable[list[str]]) -> list[str]:
+    """A Markdown table."""
+    names = header.split(" | ")
+    return ["", f"| {header} |", "|" + "---|" * len(names), *(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def document(found: dict[str, list[dict]]) -> str:
+    def each(name: str) -> list[tuple[dict, dict]]:
+        return [(row["arguments"], row) for row in found.get(name, [])]
+
+    versus: dict[str, list[dict]] = {}
+    for a, r in each("versus"):
+        versus.setdefault(a["data"] + (", augmented" if a["augmented"] else ""), []).append(r)
+    memory = {a["side"]: r["extra_mib"] for a, r in each("clustpy memory")}
+    lines = [
+        "# Speed and memory",
+        "",
+        "Written by `make bench` from `speed.jsonl`; nothing here is typed by hand. Two cores, no GPU. Seconds are",
+        "medians of one run on a shared machine: read the ratios. Accuracy: [docs/results.md](../docs/results.md).",
+        "",
+        "## Engine",
+        "",
+        "An epoch of the library's training loop over one of a bare loop with the same network, batch and optimiser,",
+        "in the same process, in turn; float32.",
+        *grid(
+            "network | ours, s | bare, s | ratio",
+            ([a["net"], f"{r['ours_s']:.3f}", f"{r['bare_s']:.3f}", f"{r['ratio']:.3f}"] for a, r in each("engine")),
+        ),
+        'A training step in bfloat16 over one in float32, and what `precision="auto"` takes.',
+        *grid(
+            "network | weights | float32, ms | bfloat16, ms | ratio | auto",
+            (
+                [
+                    a["net"], f"{r['weights']:,}", f"{r['float32_ms']:.2f}", f"{r['bfloat16_ms']:.2f}",
+                    f"{r['ratio']:.2f}", r["auto"],
+                ]
+                for a, r in each("precision")
+            ),
+        ),
+        "How far an epoch of the autoencoder is from its matrix products alone, same shapes and precision:",
+        *grid(
+            "network | precision | s | products, s | ratio",
+            (
+                [a["net"], r["precision"], f"{r['ours_s']:.3f}", f"{r['products_s']:.3f}", f"{r['ratio']:.2f}"]
+                for a, r in each("limit")
+            ),
+        ),
+        "`TELL.predict`, 784-500-500-2000-10, float32; memory beyond the data, the model and the libraries:",
+        *grid(
+            "rows | rows per second | data, MiB | extra, MiB",
+            (
+                [f"{a['n']:,}", f"{r['rows_per_s']:,.0f}", f"{r['data_mib']:.0f}", f"{r['extra_mib']:.0f}"]
+                for a, r in each("inference")
+            ),
+        ),
+        *(f"`neuralclust --help` answers in {r['seconds']:.2f} s.\n" for _, r in each("help")),
+        "An epoch of NCSC's joint training, MNIST repeated; memory of the whole process with libraries and data:",
+        *grid(
+            "rows | batch | s an epoch | microseconds a row | peak, MiB | of it data, MiB",
+            (
+                [
+                    f"{r['n']:,}", f"{a['batch_size']:,}", f"{r['epoch_s']:.1f}", f"{1e6 * r['epoch_s'] / r['n']:.0f}",
+                    f"{r['peak_mib']:.0f}", f"{r['data_mib']:.0f}",
+                ]
+                for a, r in each("ncsc scaling")
+            ),
+        ),
+        "## Beside ClustPy 0.0.3",
+        "",
+        "One process, same network, batch of 256 and epochs, in turn, medians of pairs. Ours as by default: precision",
+        "and optimiser are the library's own.",
+        *grid(
+            "what | ours, s | ClustPy, s | ClustPy / ours",
+            (
+                [what, f"{r['ours_s']:.3f}", f"{r['clustpy_s']:.3f}", f"{r['ratio']:.2f}"]
+                for what, r in [
+                    *((f"epoch of the autoencoder, {a['net']}", r) for a, r in each("clustpy autoencoder")),
+                    *((f"predict, {a['n']:,} x 784", r) for a, r in each("clustpy predict")),
+                ]
+            ),
+        ),
+        *(
+            [
+                f"`predict` of 70,000 x 784 needs {memory['ours']:.0f} MiB beyond the data, ClustPy's "
+                f"{memory['ClustPy']:,.0f} MiB.",
+                "",
+            ]
+            if len(memory) == 2
+            else []
+        ),
+        "ACC at equal wall-clock, one process, 64- or 256-500-500-2000-10: TELL at default settings, then ClustPy's",
+        "methods for as many seconds, two thirds of them pretraining; augmented: with ClustPy's own augmentation.",
+        *grid(
+            "data | seeds | seconds | TELL | DEC | IDEC | DCN | epochs of DEC",
+            (
+                [
+                    name, str(len(runs)), f"{mean(r['TELL']['seconds'] for r in runs):.0f}",
+                    *(cell([r[m]["acc"] for r in runs]) for m in ("TELL", "DEC", "IDEC", "DCN")),
+                    " + ".join(str(round(mean(r["DEC"]["epochs"][i] for r in runs))) for i in (0, 1)),
+                ]
+                for name, runs in versus.items()
+            ),
+        ),
+        "## Self-expressive solvers",
+        "",
+        "Coefficients of MNIST, 500 principal components, beside scikit-learn's pursuit and elastic net row by row, as",
+        "the median of five rows, times as many as there are; the largest difference of a coefficient of these rows.",
+        *grid(
+            "solver | rows | seconds | scikit-learn, s | ratio | non-zero a row | difference | peak, MiB",
+            (
+                [
+                    a["name"], f"{a['n']:,}", f"{r['seconds']:.1f}",
+                    *(
+                        [f"{r['sklearn_s']:,.0f}", f"{r['ratio']:.0f}", f"{r['per_row']:.0f}", f"{r['difference']:.0e}"]
+                        if "ratio" in r
+                        else [""] * 4
+                    ),
+                    f"{r['peak_mib']:,.0f}",
+                ]
+                for a, r in each("solver")
+            ),
+        ),
+        *grid(
+            "whole fit | rows | ACC | NMI | ARI | seconds | peak, MiB",
+            (
+                [
+                    a["method"], f"{a['n']:,}", *(cell([r[s]]) for s in ("acc", "nmi", "ari")),
+                    f"{r['seconds']:.0f}", f"{r['peak_mib']:,.0f}",
+                ]
+                for a, r in each("whole")
+            ),
+        ),
+    ]  # fmt: skip
+    return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "README.md").write_text(document(rows()))

@@ -1,0 +1,237 @@
+"""What a run does. Each function takes its arguments and a seed and returns what goes into the row.
+
+Labels come in as ``y`` of :func:`_data` and go into :func:`_scores` alone, once the fit is over, or into the callback
+that scores epochs, which no fit can read.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import normalized_mutual_info_score, silhouette_score
+
+from neuralclust import datasets, metrics, registry
+from neuralclust.callbacks import ScoreEpochs, _Callback
+from neuralclust.kmeans import fit_kmeans
+from neuralclust.nn import InvarianceLayer
+
+
+def find(name: str) -> Callable[..., dict[str, Any]]:
+    """A function of this module, or ``"module:function"``.
+
+    Examples
+    --------
+    >>> from neuralclust.bench import experiments
+    >>> experiments.find("fit") is experiments.fit
+    True
+    """
+    module, colon, function = name.rpartition(":")
+    holder = import_module(module) if colon else sys.modules[__name__]
+    if function.startswith("_") or not callable(found := getattr(holder, function, None)):
+        raise ValueError(f"experiment={name!r} is not known: 'fit', 'online', or 'module:function' are.")
+    return found
+
+
+def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: int | None = None, **params: Any) -> dict:
+    """Cluster all rows, or so many drawn at random, and score the labels of the last epoch.
+
+    A neural method is fitted in two parts, its autoencoder and the rest, so that k-means on the codes of the very same
+    autoencoder, and the method's own start, are scored too. ``every``: epochs between two scores on the way.
+    """
+    neural = registry.find(method) in registry.METHODS
+    X, y, k = _data(data, neural, rows, seed)
+    params = {name: _value(value) for name, value in params.items()}
+    model = registry.make(method, k, **params)
+    if "random_state" in model.get_params():
+        model.set_params(random_state=seed)
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        begin = time.perf_counter()
+        if neural and model.get_params().get("variant") == "repaired":
+            first = registry.make(method, k, **{**params, "random_state": seed, "max_epochs": 0}).fit(X)
+            found["start"] = _scores(y, first.labels_)
+            found["pretrain_s"] = round(time.perf_counter() - begin, 3)
+            codes = first.transform(X)
+            found["kmeans"] = _scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_)
+            if model.encoder is not None:
+                model.set_params(encoder=first.module_.autoencoder, pretrain_epochs=0)
+            begin = time.perf_counter() - found["pretrain_s"]
+        scorer = None
+        if every:
+            on_the_way = {"acc": metrics.clustering_accuracy, "nmi": normalized_mutual_info_score}
+            scorer = ScoreEpochs(X, y, on_the_way, every=every)
+            model.set_callbacks(scorer)
+        labels = model.fit_predict(X)
+        found["seconds"] = round(time.perf_counter() - begin, 3)
+    found.update(_scores(y, labels), n=len(y), labels=zlib.crc32(np.asarray(labels, np.int64).tobytes()))
+    if neural:
+        found.update(_neural(model, X, y))
+        epochs = len(model.history_) + (len(first.history_) if "start" in found else 0)
+        found["passes"] = epochs
+    if scorer:
+        losses = {(row["stage"], row["epoch"]): row["loss"] for row in model.history_}
+        found["curve"] = [{**s, "loss": losses[s["stage"], s["epoch"]]} for s in scorer.scores_]
+    return found
+
+
+def _neural(model: Any, X: Any, y: Any) -> dict[str, Any]:
+    """What a neural method knows beyond its labels."""
+    codes = model.transform(X)
+    joint = [row for row in model.history_ if row["stage"] == "fit"]
+    found: dict[str, Any] = {"loss": model.loss_, "nonzero": round(float((codes != 0).mean()), 4)}
+    if len(np.unique(model.labels_)) > 1:
+        found["silhouette"] = float(silhouette_score(codes, model.labels_, sample_size=5000, random_state=0))
+    if joint:
+        found.update(first=joint[0], last=joint[-1])
+    if isinstance(model.module_.head, InvarianceLayer):  # whose second assignment is an answer too
+        model.module_.head.predict_from = "P2"
+        found["p2"] = _scores(y, model.predict(X))
+    return found
+
+
+def online(
+    data: str, method: str, seed: int, *, features: str = "raw", first: int = 1000, streamed: int = 60_000
+) -> dict:
+    """TELL's Table 5: fit on a few rows, then predict each batch of a stream before learning from it.
+
+    ``features``: "raw", or "codes" of a network that learned, without labels, from all rows, in place of IIC's.
+    ``method``: "KMeans" and "TELL" are fitted on all rows streamed, "online KMeans" and "online TELL" on the way.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    from neuralclust import TELL
+
+    X, y, k = _data(data, True, None, seed)
+    order = np.random.default_rng(seed).permutation(len(X))[: first + streamed]
+    begin = time.perf_counter()
+    if features == "codes":
+        X = TELL(k, augment="digits", random_state=seed).fit(X).transform(X)
+    else:
+        X = X.reshape(len(X), -1).astype(np.float32)
+    X, y = X[order], y[order]
+    start, stream, truth = X[:first], X[first:], y[first:]
+    is_tell = method.endswith("TELL")
+    settings: dict[str, Any] = {"encoder": None, "random_state": seed}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not method.startswith("online"):
+            model = TELL(k, **settings) if is_tell else registry.make(method, k, random_state=seed, n_init=10)
+            labels = model.fit_predict(stream)
+        else:
+            model = TELL(k, **settings) if is_tell else MiniBatchKMeans(k, random_state=seed, n_init=10)
+            model.fit(start)
+            parts = []
+            for rows in np.array_split(stream, max(1, len(stream) // 100)):
+                parts.append(model.predict(rows))
+                model.partial_fit(rows)
+            labels = np.concatenate(parts)
+    return {**_scores(truth, labels), "seconds": round(time.perf_counter() - begin, 3)}
+
+
+def progress(data: str, method: str, seed: int, *, epochs: list[int], points: int = 500, **params: Any) -> dict:
+    """Decoded centres and a t-SNE map of codes after some epochs of joint training, the start (0) included."""
+    from sklearn.manifold import TSNE
+
+    X, y, k = _data(data, True, None, seed)
+    drawn = np.random.default_rng(seed).permutation(len(X))[:points]
+    settings = {name: _value(value) for name, value in params.items()}
+    shots = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = registry.make(method, k, **{**settings, "random_state": seed, "max_epochs": 0}).fit(X)
+        net = {"encoder": first.module_.autoencoder, "pretrain_epochs": 0}
+        model = registry.make(method, k, **{**settings, **net}, random_state=seed)
+        shooting = _Shots(set(epochs))
+        model.set_callbacks(shooting).fit(X)
+    for epoch, estimator in [(0, first), *shooting.found]:
+        codes, centers = estimator.transform(X[drawn]), estimator.cluster_centers_
+        map_ = TSNE(init="pca", random_state=seed).fit_transform(np.concatenate([codes, centers]))
+        pixels = estimator.reconstruct_centers()
+        shots.append({
+            "epoch": epoch, "points": map_.round(1).tolist(), "centers": pixels.round(2).tolist(),
+            **_scores(y, estimator.predict(X)),
+        })  # fmt: skip
+    return {"shots": shots, "classes": y[drawn].tolist(), **_scores(y, model.labels_)}
+
+
+class _Shots(_Callback):
+    """Keeps copies of the estimator after some epochs."""
+
+    def __init__(self, epochs: set[int]):
+        self.epochs = epochs
+        self.found: list[tuple[int, Any]] = []
+
+    def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> None:
+        if row["stage"] == "fit" and row["epoch"] + 1 in self.epochs:
+            self.found.append((row["epoch"] + 1, copy.deepcopy(fitted_estimator)))
+
+
+def invariance(data: str, seed: int, *, epochs: list[int]) -> dict:
+    """DCSAI's Figure 1a: KL(P2 || P1) of Eq. 5 as printed, and the accuracy of k-means on the codes, as an autoencoder
+    learns; then both while the two assignments are made to agree.
+    """
+    from neuralclust import DCSAI, AEKMeans
+
+    X, y, k = _data(data, True, None, seed)
+    noisy: dict[str, Any] = {"noise": 0.3, "tol": 0.0, "random_state": seed}
+    learning = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in epochs:
+            dae = AEKMeans(k, normalize=False, pretrain_epochs=number, **noisy).fit(X)
+            settings: dict[str, Any] = {"encoder": dae.module_.autoencoder, "pretrain_epochs": 0, "random_state": seed}
+            printed = DCSAI(k, variant="paper", max_epochs=0, **settings).fit(X)
+            learning.append({"epoch": number, "kl": printed.loss_, **_scores(y, dae.labels_)})
+        scorer = ScoreEpochs(X, y, {"acc": metrics.clustering_accuracy})
+        model = DCSAI(k, random_state=seed).set_callbacks(scorer).fit(X)
+    rows = [row for row in model.history_ if row["stage"] == "fit"]
+    joint = [{"epoch": r["epoch"], "kl": r["clu"], "acc": s["acc"]} for r, s in zip(rows, scorer.scores_, strict=True)]
+    return {"autoencoder": learning, "joint": joint}
+
+
+# -- data and scores --------------------------------------------------------------------------------------------
+
+
+def _data(name: str, neural: bool, rows: int | None, seed: int) -> tuple[Any, np.ndarray, int]:
+    """Rows, labels and the number of classes: images for a network, else vectors of unit range.
+
+    ``"extended_yale_b, 10 subjects"`` are the first so many classes.
+    """
+    name, _, classes = name.partition(", ")
+    data = datasets.load(name)
+    X, y, k = data.get("images", data.data), data.target, len(data.target_names)
+    if classes:
+        k = int(classes.split()[0])
+        X, y = X[y < k], y[y < k]
+    if rows is not None:
+        drawn = np.random.default_rng(seed).permutation(X.shape[0])[:rows]
+        X, y = X[drawn], y[drawn]
+    if not neural and isinstance(X, np.ndarray):
+        X = X.reshape(len(X), -1).astype(np.float32)
+        X = X / X.max()
+    return X, y, k
+
+
+def _scores(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    names = ("acc", "nmi", "ari", "precision", "ami", "homogeneity", "completeness", "v_measure")
+    found = metrics.evaluate(y, labels)
+    return {name: round(float(found[name]), 6) for name in names}
+
+
+def _value(value: Any) -> Any:
+    """A parameter as TOML can say it: ``"none"`` is None, ``"module:Class"`` an object made of it."""
+    if value == "none":
+        return None
+    if isinstance(value, str) and ":" in value:
+        module, _, name = value.partition(":")
+        return getattr(import_module(module), name)()
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,205 @@
+"""Pictures of what the rows are enough for, each a matplotlib ``Figure``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuralclust.bench.plan import Run
+from neuralclust.bench.table import PAPERS, TABLES, Group, groups, published
+from neuralclust.plots import COLORS, _figure, _open_frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figures(runs: Sequence[Run], rows: dict[str, dict[str, Any]]) -> dict[str, Figure]:
+    """Every picture that the rows are enough for.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The plan.
+    rows : dict of str to dict
+        As :meth:`Results.read` gives them.
+
+    Returns
+    -------
+    dict of str to matplotlib.figure.Figure
+        By name: ``published``, ``curves``, ``blocks``, ``centers``, ``maps``, ``invariance`` and a sweep each.
+    """
+    found = [g for g in groups(runs, rows) if g.rows and not g.setting.startswith("codes of")]
+    named: dict[str, list[Group]] = {}
+    for g in found:
+        named.setdefault(g.run.name, []).append(g)
+    out = {
+        "published": beside_published(found),
+        "curves": curves(named.get("curve", [])),
+        "blocks": blocks(found),
+        **{name.replace(" ", "_"): sweep(name, members) for name, members in named.items() if is_sweep(members)},
+    }
+    for g in named.get("progress", []):
+        out.update(centers=centers(g.rows[0]), maps=maps(g.rows[0]))
+    for g in named.get("invariance", []):
+        out["invariance"] = invariance(g.rows[0])
+    return {name: figure for name, figure in out.items() if figure is not None}
+
+
+def beside_published(found: list[Group]) -> Figure | None:
+    """For each data set the ACC that a paper prints for its own method, and the best that we have of this method."""
+    pairs = []
+    for paper, (method, _) in PAPERS.items():
+        lines = [line for line in published(paper) if line["method"] == method and line["acc"]]
+        for data in dict.fromkeys(line["data"] for line in lines):
+            first = next(line["table"] for line in lines if line["data"] == data)  # the main one; others vary it
+            printed = max(float(line["acc"]) for line in lines if (line["table"], line["data"]) == (first, data))
+            same = [g for g in found if g.method == method and g.run.name in TABLES and g.run.arguments["data"] == data]
+            if same:
+                best = max(same, key=lambda g: mean(row["acc"] for row in g.rows))
+                label = f"{method}, {data}" + (f"\n({best.setting})" if best.setting else "")
+                pairs.append((label, printed, [100 * row["acc"] for row in best.rows]))
+    if not pairs:
+        return None
+    figure = _figure(7, 0.48 * len(pairs) + 1.1)
+    panel = figure.subplots()
+    for i, (_, printed, ours) in enumerate(reversed(pairs)):
+        panel.plot(
+            ours, [i] * len(ours), "o", color=COLORS[0], alpha=0.8, markersize=6, label="ours, a seed" if not i else ""
+        )
+        panel.plot(
+            printed, i, "|", color=COLORS[2], markersize=16, markeredgewidth=2.5, label="published" if not i else ""
+        )
+    panel.set_yticks(range(len(pairs)), [label for label, *_ in reversed(pairs)])
+    panel.set_xlabel("ACC, %")
+    panel.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    _open_frame(panel)
+    return figure
+
+
+def curves(members: list[Group]) -> Figure | None:
+    """Accuracy and loss of joint training."""
+    members = [g for g in members if "curve" in g.rows[0]]
+    if not members:
+        return None
+    figure = _figure(3.4 * len(members) + 0.4, 3.0)
+    for panel, g in zip(figure.subplots(1, len(members), squeeze=False)[0], members, strict=True):
+        points = [p for p in g.rows[0]["curve"] if p["stage"] == "fit"]
+        epochs = [p["epoch"] + 1 for p in points]
+        panel.plot(epochs, [100 * p["acc"] for p in points], color=COLORS[0], label="ACC")
+        panel.plot(epochs, [100 * p["nmi"] for p in points], color=COLORS[1], label="NMI")
+        panel.set_title(g.method)
+        panel.set_xlabel("epoch")
+        _open_frame(panel)
+        loss = panel.twinx()
+        loss.plot(epochs, [p["loss"] for p in points], ":", color=COLORS[3])
+        loss.set_ylabel("loss (dotted)", color="#717581")
+        loss.spines["top"].set_visible(False)
+    figure.axes[0].set_ylabel("%")
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def is_sweep(members: list[Group]) -> bool:
+    """Whether the groups differ by the values of one or two parameters, and have scores."""
+    return members[0].run.name not in (*TABLES, "curve", "blocks", "progress", "invariance") and len(members) > 1
+
+
+def sweep(name: str, members: list[Group]) -> Figure:
+    """ACC for each value, mean and spread, a panel a method."""
+    methods = list(dict.fromkeys(g.method.removeprefix("online ") for g in members))
+    figure = _figure(3.6 * len(methods) + 1.4, 0.28 * max(len(members) / len(methods), 4) + 1.4)
+    for panel, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
+        mine = [g for g in members if g.method.removeprefix("online ") == method]
+        labels = [(f"{g.method}, " if g.method != method else "") + g.setting for g in mine]
+        for i, g in enumerate(reversed(mine)):
+            values = [100 * row["acc"] for row in g.rows]
+            panel.errorbar(
+                mean(values), i, xerr=stdev(values) if len(values) > 1 else 0, fmt="o", color=COLORS[0], capsize=3
+            )
+        panel.set_yticks(range(len(mine)), labels[::-1])
+        panel.set_xlabel("ACC, %")
+        panel.set_title(f"{method}: {name}, {mine[0].run.arguments['data']}", fontsize=10)
+        _open_frame(panel)
+    return figure
+
+
+def blocks(found: list[Group]) -> Figure | None:
+    """SSCNet by the number of blocks (its Figure 3, there on MNIST): each seed a point."""
+    default = 4
+    mine = {
+        g.run.arguments.get("n_blocks", default): g.rows
+        for g in found
+        if g.method == "SSCNet" and set(g.run.arguments) <= {"data", "method", "n_blocks"}
+        and g.run.arguments["data"] == "usps"
+    }  # fmt: skip
+    if len(mine) < 3:
+        return None
+    figure = _figure(6, 3.6)
+    panel = figure.subplots()
+    order = sorted(mine)
+    for (score, label), color in zip((("acc", "ACC"), ("nmi", "NMI")), COLORS, strict=False):
+        panel.plot(order, [100 * mean(r[score] for r in mine[b]) for b in order], color=color, label=label)
+        panel.plot(
+            [b for b in order for _ in mine[b]], [100 * r[score] for b in order for r in mine[b]],
+            "o", color=color, markersize=4,
+        )  # fmt: skip
+    panel.plot(order, [100 * mean(r["kmeans"]["acc"] for r in mine[b]) for b in order], "--", color=COLORS[3],
+               label="ACC of k-means on the codes")  # fmt: skip
+    panel.set_xlabel("blocks after the first code")
+    panel.set_ylabel("%")
+    panel.set_title("SSCNet on USPS")
+    panel.legend(frameon=False, loc="center")
+    _open_frame(panel)
+    return figure
+
+
+def centers(row: dict[str, Any]) -> Figure:
+    """Decoded centres over training, a line an epoch."""
+    shots = row["shots"]
+    k = len(shots[0]["centers"])
+    figure = _figure(0.75 * k + 0.8, 0.8 * len(shots) + 0.3)
+    for panels, shot in zip(figure.subplots(len(shots), k, squeeze=False), shots, strict=True):
+        images = np.asarray(shot["centers"])
+        for panel, image in zip(panels, images, strict=True):
+            panel.imshow(image, cmap="gray_r", vmin=images.min(), vmax=images.max())
+            panel.set_xticks([])
+            panel.set_yticks([])
+        panels[0].set_ylabel(f"epoch {shot['epoch']}", rotation=0, ha="right", va="center")
+    figure.suptitle("Decoded centres of TELL over joint training")
+    return figure
+
+
+def maps(row: dict[str, Any]) -> Figure:
+    """t-SNE of the codes over training, coloured by class; centres as black pentagons."""
+    shots, classes = row["shots"], np.asarray(row["classes"])
+    figure = _figure(2.5 * len(shots), 2.9)
+    for panel, shot in zip(figure.subplots(1, len(shots), squeeze=False)[0], shots, strict=True):
+        points = np.asarray(shot["points"])
+        n = len(classes)
+        colors = [COLORS[c % len(COLORS)] for c in classes]
+        panel.scatter(*points[:n].T, s=4, c=colors, linewidths=0)
+        panel.scatter(*points[n:].T, s=45, c="black", marker="p")
+        panel.set_title(f"epoch {shot['epoch']}, ACC {100 * shot['acc']:.1f}", fontsize=10)
+        panel.set_xticks([])
+        panel.set_yticks([])
+    return figure
+
+
+def invariance(row: dict[str, Any]) -> Figure:
+    """The disagreement of two assignments beside the accuracy (Figure 1a of DCSAI)."""
+    figure = _figure(8.6, 3.3)
+    parts = (("autoencoder", "learning to reconstruct"), ("joint", "learning to agree"))
+    for left, (part, title) in zip(figure.subplots(1, 2), parts, strict=True):
+        points = row[part]
+        epochs = [p["epoch"] for p in points]
+        left.plot(epochs, [p["kl"] for p in points], color=COLORS[0], marker="o", markersize=3)
+        left.set_xlabel("epoch")
+        left.set_ylabel("disagreement of P1 and P2", color=COLORS[0])
+        left.set_title(title)
+        right = left.twinx()
+        right.plot(epochs, [100 * p["acc"] for p in points], color=COLORS[2], marker="o", markersize=3)
+        right.set_ylabel("ACC, %", color=COLORS[2])
+    return figure

@@ -1,0 +1,357 @@
+"""Rows beside the published numbers, as Markdown or as a page of HTML: functions of rows and tasks alone."""
+
+from __future__ import annotations
+
+import csv
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+from neuralclust import registry
+from neuralclust.bench.plan import Run
+from neuralclust.bench.runner import duration
+
+PAPERS = {
+    "kmeansnet": ("KMeansNet", "k-meansNet: When k-means Meets Differentiable Programming"),
+    "tell": ("TELL", "XAI Beyond Classification: Interpretable Neural Clustering"),
+    "dcsai": ("DCSAI", "Deep Clustering With Sample-Assignment Invariance Prior"),
+    "sscnet": ("SSCNet", "SSCNet: learning-based subspace clustering"),
+    "ncsc": ("NCSC", "Neural Collaborative Subspace Clustering"),
+}
+SCORES = ("acc", "nmi", "ari")
+# Where a paper's data set cannot be had or is too large, the part of it that stands in.
+STAND_INS = {"cifar10": "cifar10_test", "reuters10k": "reuters_r8", "cifar100_s1": "cifar100_aquatic_mammals"}
+TABLES = ("quick", "classical", "paper")  # names of tasks that are not about one parameter
+Row = dict[str, Any]
+
+
+class Heading(NamedTuple):
+    level: int
+    text: str
+
+
+class Grid(NamedTuple):
+    header: Sequence[str]
+    lines: list[list[str]]
+
+
+Block = Heading | Grid | str
+
+
+class Group(NamedTuple):
+    """The runs of one task over its seeds, and why some have no result."""
+
+    run: Run
+    method: str
+    setting: str
+    rows: list[Row]
+    reason: str
+
+
+def published(paper: str) -> list[dict[str, str]]:
+    """Lines of the tables of a paper, as printed.
+
+    Parameters
+    ----------
+    paper : {"kmeansnet", "tell", "dcsai", "sscnet", "ncsc"}
+
+    Returns
+    -------
+    list of dict
+        ``table``, ``data``, ``method``, ``setting`` and the scores in percent, empty where none is printed.
+
+    Examples
+    --------
+    >>> from neuralclust.bench.table import published
+    >>> published("ncsc")[0]["data"]
+    'mnist'
+    """
+    with (Path(__file__).parent / "published" / f"{paper}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def groups(runs: Sequence[Run], rows: dict[str, Row]) -> list[Group]:
+    """Runs of the same task together; k-means on a method's own autoencoder is a group of its own."""
+    tasks: dict[str, list[Run]] = {}
+    for run in runs:
+        tasks.setdefault(run.task, []).append(run)
+    found = []
+    for members in tasks.values():
+        run = members[0]
+        mine = [rows[each.key] for each in members if each.key in rows]
+        done = [row for row in mine if "skipped" not in row]
+        reason = next((row["skipped"] for row in mine if "skipped" in row), run.impossible or _not_yet(run))
+        method = run.arguments.get("method", "")
+        found.append(Group(run, method, run.setting, done, reason))
+        if len(started := [row for row in done if "kmeans" in row]):
+            of = f"codes of {method}" + (f", {run.setting}" if run.setting else "")
+            codes = [{"seed": row["seed"], **row["kmeans"]} for row in started]
+            found.append(Group(run, "AEKMeans", of, codes, ""))
+    return found
+
+
+def _not_yet(run: Run) -> str:
+    return "needs a GPU" if run.gpu else "not run yet"
+
+
+def document(runs: Sequence[Run], rows: dict[str, Row]) -> list[Block]:
+    """The whole report: an overview, every data set, every table of the papers.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        The plan: also what has not been run appears.
+    rows : dict of str to dict
+        As :meth:`Results.read` gives them.
+
+    Returns
+    -------
+    list
+        Headings, paragraphs and grids, for :func:`markdown` or :func:`page`.
+    """
+    found = groups(runs, rows)
+    scored = [g for g in found if "data" in g.run.arguments]
+    fits = [g for g in scored if g.run.experiment == "fit"]
+    machines = sorted({row["machine"] for g in scored for row in g.rows if "machine" in row})
+    blocks: list[Block] = [
+        Heading(1, "Results"),
+        "Made by `neuralclust bench table` from the rows of `neuralclust bench run`; nothing here is typed by hand. "
+        "Percent, mean ± standard deviation over seeds, labels of the last epoch. Quick: the default of each method, "
+        "made for two cores; paper: the published schedule of the published variant. "
+        f"Machines: {', '.join(machines) or 'none yet'}. Times were often taken beside other work.",
+        Heading(2, "Overview"),
+        "ACC at default settings, raw rows, no augmentation. AEKMeans: k-means on the codes of an autoencoder.",
+        overview(fits),
+        Heading(2, "Data set by data set"),
+        "Best: ACC of the run with the smallest loss, which `n_init` would keep. The last two columns compare with the "
+        "method of the highest mean, over the seeds that both have: how often this one was better, and the p-value of "
+        "a paired t-test.",
+    ]
+    for data in dict.fromkeys(g.run.arguments["data"] for g in fits if g.rows):
+        here = [g for g in fits if g.run.arguments["data"] == data and g.run.name in TABLES]
+        blocks += [Heading(3, data), by_data(here)]
+    for paper, (method, title) in PAPERS.items():
+        blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
+    blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
+    missing = [[g.run.task, g.reason] for g in scored if not g.rows]
+    blocks += [Heading(2, "What has no row"), Grid(["task", "why"], missing)]
+    return blocks
+
+
+def cell(values: Iterable[float], digits: int = 1) -> str:
+    """Shares as percent: mean and, of several, standard deviation.
+
+    >>> from neuralclust.bench.table import cell
+    >>> cell([0.5, 0.52]), cell([0.5])
+    ('51.0 ± 1.4', '50.0')
+    """
+    values = [100 * value for value in values]
+    if not values:
+        return ""
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
+def overview(fits: list[Group]) -> Grid:
+    """Methods against data sets."""
+    plain = [g for g in fits if g.rows and g.run.protocol == "quick" and g.run.name in TABLES]
+    data = list(dict.fromkeys(g.run.arguments["data"] for g in plain))
+    best: dict[tuple[str, str], str] = {}
+    for g in plain:
+        if g.setting in ("", "codes of TELL"):
+            text = cell(row["acc"] for row in g.rows)
+            best.setdefault((g.method, g.run.arguments["data"]), text)
+    methods = [name for name in registry.ALL if any((name, d) in best for d in data)]
+    return Grid(["method", *data], [[name, *(best.get((name, d), "") for d in data)] for name in methods])
+
+
+def by_data(members: list[Group]) -> Grid:
+    """Everything about one data set, the best first."""
+    members = sorted((g for g in members if g.rows), key=lambda g: -mean(row["acc"] for row in g.rows))
+    lines = []
+    for g in members:
+        wins, p = compare(g.rows, members[0].rows) if g is not members[0] else ("", "")
+        smallest = min((row for row in g.rows if row.get("loss") is not None), key=lambda r: r["loss"], default=None)
+        seconds = [row["seconds"] for row in g.rows if "seconds" in row]
+        lines.append(
+            [
+                g.method, g.setting, str(len(g.rows)), *(cell(row[s] for row in g.rows) for s in SCORES),
+                f"{100 * smallest['acc']:.1f}" if smallest and len(g.rows) > 1 else "",
+                duration(mean(seconds)) if seconds else "", wins, p,
+            ]
+        )  # fmt: skip
+    return Grid(["method", "setting", "seeds", "ACC", "NMI", "ARI", "best", "time", "better", "p"], lines)
+
+
+def compare(ours: list[Row], best: list[Row]) -> tuple[str, str]:
+    """Seeds in which `ours` is better, and the p-value of a paired t-test; empty with fewer than three pairs.
+
+    A method without a seed has one row, which stands for all.
+    """
+    from scipy.stats import ttest_rel
+
+    a, b = ({row["seed"]: row["acc"] for row in rows} for rows in (ours, best))
+    if len(a) == 1:
+        a = dict.fromkeys(b, *a.values())
+    if len(b) == 1:
+        b = dict.fromkeys(a, *b.values())
+    seeds = sorted(a.keys() & b.keys())
+    if len(seeds) < 3:
+        return "", ""
+    pairs = [[a[s], b[s]] for s in seeds]
+    wins = sum(x > y for x, y in pairs)
+    differences = {round(x - y, 12) for x, y in pairs}
+    if len(differences) == 1:  # no spread, no test
+        return f"{wins} of {len(seeds)}", ""
+    p = ttest_rel(*zip(*pairs, strict=True)).pvalue
+    return f"{wins} of {len(seeds)}", "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def by_paper(paper: str, proposed: str, fits: list[Group]) -> list[Block]:
+    """Each table of a paper; one over many data sets, with ACC alone, as a matrix."""
+    tables: dict[str, list[dict[str, str]]] = {}
+    for line in published(paper):
+        tables.setdefault(line["table"], []).append(line)
+    blocks: list[Block] = []
+    for number, lines in tables.items():
+        name = number if number[0].islower() or number.startswith("Figure") else f"Table {number}"
+        data = list(dict.fromkeys(line["data"] for line in lines))
+        if len(data) > 5:
+            blocks += [Heading(3, f"{name}, ACC"), _matrix(lines, data, fits, proposed)]
+            continue
+        for each in data:
+            mine = [line for line in lines if line["data"] == each]
+            blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), _beside(mine, each, fits, proposed)]
+    return blocks
+
+
+def _beside(lines: list[dict[str, str]], data: str, fits: list[Group], proposed: str) -> Grid:
+    """The printed lines, ours that belong to them, and all of ours of the proposed method."""
+    here = [g for g in fits if g.run.arguments["data"] in (data, STAND_INS.get(data))]
+    grid: list[list[str]] = []
+    used: set[int] = set()
+    for line in lines:
+        printed = " / ".join(line[s] or "-" for s in SCORES) if any(line[s] for s in SCORES) else ""
+        ours = [g for g in here if g.method == line["method"] and matches(g, line["setting"], proposed)]
+        ours = [g for g in ours if g.rows] or ours[:1]
+        if not ours:
+            remark = "" if line["method"] in registry.ALL else "not in the library"
+            grid.append([line["method"], line["setting"], printed, "", "", "", remark])
+        for i, g in enumerate(ours):
+            setting = line["setting"] if i == 0 and g.method != proposed else g.setting
+            grid.append([g.method, setting, "" if i else printed, *_ours(g, data)])
+        used.update(map(id, ours))
+    more = [g for g in here if g.method == proposed and id(g) not in used and g.rows]
+    grid += [[proposed, g.setting, "", *_ours(g, data)] for g in more]
+    return Grid(["method", "setting", "published", "ours", "seeds", "time", "remark"], grid)
+
+
+def matches(g: Group, setting: str, proposed: str) -> bool:
+    """Whether a group is what a printed line is about.
+
+    Of the proposed method, the published schedule of the published variant; of the others what they do by default.
+    """
+    if g.method == proposed:
+        return g.run.protocol == "paper" and setting in (g.setting, "")
+    if g.method == "AEKMeans" and setting in ("", "FCN"):
+        return g.setting in ("", f"codes of {proposed}")
+    return g.setting == setting
+
+
+def _ours(g: Group, data: str) -> list[str]:
+    if not g.rows:
+        return ["", "", "", g.reason]
+    own = g.run.arguments["data"]
+    seconds = [row["seconds"] for row in g.rows if "seconds" in row]
+    remark = ", ".join(part for part in (g.run.protocol, f"on {own}" if own != data else "") if part)
+    ours = " / ".join(cell(row[s] for row in g.rows) for s in SCORES)
+    return [ours, str(len(g.rows)), duration(mean(seconds)) if seconds else "", remark]
+
+
+def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], proposed: str) -> Grid:
+    """ACC, a column a data set: printed, and below each method ours where there is one."""
+    grid: list[list[str]] = []
+    for method, setting in dict.fromkeys((line["method"], line["setting"]) for line in lines):
+        printed = {
+            line["data"]: line["acc"] for line in lines if (line["method"], line["setting"]) == (method, setting)
+        }
+        grid.append([method, "published", *(printed.get(each, "") for each in data)])
+        ours: dict[str, str] = {}
+        for g in fits:
+            same = matches(g, setting, proposed) or (g.method == proposed and not g.setting)
+            for each in data:
+                if g.method == method and g.rows and same and g.run.arguments["data"] in (each, STAND_INS.get(each)):
+                    ours[each] = cell(row["acc"] for row in g.rows)
+        if ours:
+            grid.append([method, "ours", *(ours.get(each, "") for each in data)])
+    return Grid(["method", "", *(each.removeprefix("cifar100_") for each in data)], grid)
+
+
+def sweeps(scored: list[Group]) -> list[Block]:
+    """One parameter at a time, and streams."""
+    blocks: list[Block] = []
+    named = [g for g in scored if g.run.name not in TABLES and g.rows]
+    for name in dict.fromkeys(g.run.name for g in named):
+        members = [
+            g for g in named if g.run.name == name and "acc" in g.rows[0] and not g.setting.startswith("codes of")
+        ]
+        if not members:
+            continue
+        lines = [
+            [
+                g.run.arguments["data"],
+                g.method,
+                g.setting,
+                str(len(g.rows)),
+                *(cell(r[s] for r in g.rows) for s in SCORES),
+            ]
+            for g in members
+        ]
+        blocks += [Heading(3, name), Grid(["data", "method", "setting", "seeds", "ACC", "NMI", "ARI"], lines)]
+    return blocks
+
+
+# -- how it is written ----------------------------------------------------------------------------------------
+
+
+def markdown(blocks: Iterable[Block]) -> str:
+    """As Markdown."""
+    out: list[str] = []
+    for block in blocks:
+        if isinstance(block, Heading):
+            out.append(f"{'#' * block.level} {block.text}")
+        elif isinstance(block, Grid):
+            if block.lines:
+                lines = [block.header, ["---"] * len(block.header), *block.lines]
+                out.append("\n".join("| " + " | ".join(x.replace("|", "\\|") for x in line) + " |" for line in lines))
+        else:
+            out.append(block)
+    return "\n\n".join(out) + "\n"
+
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+th { border-bottom: 2px solid #888; }
+"""
+
+
+def page(blocks: Iterable[Block], title: str = "neuralclust: results") -> str:
+    """As one page of HTML that needs nothing else."""
+    body: list[str] = []
+    for block in blocks:
+        if isinstance(block, Heading):
+            body.append(f"<h{block.level}>{html.escape(block.text)}</h{block.level}>")
+        elif isinstance(block, Grid):
+            head = "".join(f"<th>{html.escape(name)}</th>" for name in block.header)
+            lines = ("".join(f"<td>{html.escape(x)}</td>" for x in line) for line in block.lines)
+            body.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
+        else:
+            body.append(f"<p>{html.escape(block).replace('`', '')}</p>")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style>{''.join(body)}</html>\n"
+    )

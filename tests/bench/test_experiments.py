@@ -1,0 +1,105 @@
+"""What a run does, on data that everyone has."""
+
+import numpy as np
+import pytest
+
+from neuralclust import datasets
+from neuralclust.bench import experiments
+
+TINY = {"hidden_layer_sizes": [16], "pretrain_epochs": 2, "max_epochs": 3}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """300 rows of the digits."""
+    load = datasets.load
+
+    def part(name):
+        data = load(name)
+        data.data, data.images, data.target = data.data[:300], data.images[:300], data.target[:300]
+        return data
+
+    monkeypatch.setattr(datasets, "load", part)
+
+
+def test_a_neural_method_has_its_start_and_k_means_on_its_codes():
+    row = experiments.fit("digits", "TELL", 0, every=2, **TINY)
+    assert row.keys() >= {"start", "kmeans", "acc", "loss", "silhouette", "seconds", "first", "last", "nonzero"}
+    assert row["passes"] == 5
+    assert [p["epoch"] for p in row["curve"]] == [0, 2]
+    assert row["curve"][-1]["acc"] == pytest.approx(row["acc"], abs=1e-6)  # the last epoch
+    assert row == {**experiments.fit("digits", "TELL", 0, every=2, **TINY), **times(row)}
+
+
+def times(row):
+    return {name: row[name] for name in ("seconds", "pretrain_s")}
+
+
+def test_both_assignments_of_dcsai_are_scored():
+    row = experiments.fit("digits", "DCSAI", 0, **TINY)
+    assert row["p2"].keys() == row["start"].keys()
+
+
+def test_a_baseline_gets_vectors_of_unit_range(monkeypatch):
+    seen = []
+    from sklearn.cluster import KMeans
+
+    fit_predict = KMeans.fit_predict
+    monkeypatch.setattr(KMeans, "fit_predict", lambda self, X: seen.append(X) or fit_predict(self, X))
+    row = experiments.fit("digits, 3 classes", "KMeans", 0, rows=50)
+    assert row["n"] == 50
+    assert seen[0].shape == (50, 64)
+    assert (seen[0].min(), seen[0].max()) == (0, 1)
+
+
+@pytest.mark.parametrize("method", ["TELL", "KMeans", "SSC-OMP"])
+def test_labels_reach_the_scorer_only(monkeypatch, method):
+    """Poisoned labels change the scores and nothing else."""
+    params = TINY if method == "TELL" else {}
+    right = experiments.fit("digits", method, 0, **params)
+    load = datasets.load
+
+    def poisoned(name):
+        data = load(name)
+        data.target = np.random.default_rng(1).permutation(data.target)
+        return data
+
+    monkeypatch.setattr(datasets, "load", poisoned)
+    wrong = experiments.fit("digits", method, 0, **params)
+    assert wrong["acc"] < right["acc"] - 0.1
+    assert wrong["labels"] == right["labels"]
+    for name in ("loss", "first", "last", "silhouette"):
+        assert wrong.get(name) == right.get(name)
+
+
+@pytest.mark.parametrize("method", ["KMeans", "online KMeans", "TELL", "online TELL"])
+def test_streams_are_predicted_before_they_are_learned(method):
+    row = experiments.online("digits", method, 0, first=100, streamed=200)
+    assert 0.3 < row["acc"] < 1
+
+
+def test_shots_of_training():
+    settings = {**TINY, "hidden_layer_sizes": [16]}
+    row = experiments.progress("digits", "TELL", 0, epochs=[1, 3], points=60, **settings)
+    assert [shot["epoch"] for shot in row["shots"]] == [0, 1, 3]
+    assert np.shape(row["shots"][1]["centers"]) == (10, 8, 8)
+    assert np.shape(row["shots"][1]["points"]) == (70, 2)
+    assert row["shots"][-1]["acc"] == row["acc"]
+
+
+def test_invariance():
+    row = experiments.invariance("digits", 0, epochs=[0, 1])
+    assert [point["epoch"] for point in row["autoencoder"]] == [0, 1]
+    assert all(point["kl"] > 0 for point in row["joint"])
+
+
+def test_parameters_as_toml_says_them():
+    assert experiments._value("none") is None
+    assert experiments._value([8, 4]) == (8, 4)
+    assert type(experiments._value("neuralclust.augment:RandomAffine")).__name__ == "RandomAffine"
+
+
+@pytest.mark.parametrize("name", ["nothing", "_data", "neuralclust.metrics:nothing"])
+def test_unknown_experiments_are_refused(name):
+    with pytest.raises(ValueError, match=f"experiment='{name}' is not known"):
+        experiments.find(name)

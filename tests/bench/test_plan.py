@@ -1,0 +1,73 @@
+"""TOML files to runs."""
+
+import pytest
+
+from neuralclust import datasets, registry
+from neuralclust.bench import plan, suites
+
+
+def test_tasks_are_spelled_out(tasks):
+    path = tasks("""
+        [[tasks]]
+        data = ["digits", "usps"]
+        method = ["TELL", "KMeans"]
+        params = { max_epochs = 3 }
+        setting = "short"
+        sweep = { lr = [0.1, 0.2] }
+        seeds = 3
+    """)
+    runs = plan([path])
+    assert len(runs) == 2 * 2 * 2 * 3
+    assert runs[4].arguments == {"data": "digits", "method": "TELL", "max_epochs": 3, "lr": 0.2}
+    assert (runs[4].seed, runs[4].task) == (1, "quick / digits / TELL / short, lr 0.2")
+    assert len(plan([path], only="usps / TELL")) == 6
+    assert plan([path], protocol="paper") == []
+
+
+def test_a_key_is_what_decides_the_result(tasks):
+    def key(**fields):
+        entry = {"data": "digits", "method": "TELL", **fields}
+        text = "[[tasks]]\n" + "\n".join(f"{k} = {v if k in numbers else repr(v)}" for k, v in entry.items())
+        return plan([tasks(text)])[-1].key
+
+    numbers = {"seeds", "revision", "minutes", "params"}
+    assert key() == key(setting="in other words", minutes=5)
+    keys = [key(), key(method="DCSAI"), key(data="usps"), key(seeds=2), key(revision=2), key(params="{lr = 0.1}")]
+    assert len(set(keys)) == len(keys)
+
+
+def test_tasks_may_share_runs(tasks):
+    one = '[[tasks]]\ndata = "digits"\nmethod = "TELL"\n'
+    runs = plan([tasks(one + 'name = "first"\n' + one + 'name = "second"\nseeds = 2')])
+    assert [(run.name, run.seed) for run in runs] == [("first", 0), ("second", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[tasks]", "is not TOML"),
+        ("tasks = 3", r"must consist of \[\[tasks\]\]"),
+        ("[[tasks]]\nmethod = 'TELL'", "task 1: data and method are needed"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nseed = 3", "'seed' is not a field; those are name"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nseeds = true", "seeds=True has the wrong type"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nseeds = '3'", "seeds='3' has the wrong type"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nprotocol = 'fast'", "must be 'quick' or 'paper'"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nsweep = { lr = 1 }", "lr=1 must be a list"),
+    ],
+)
+def test_a_bad_file_is_named(tasks, text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        plan([tasks(text)])
+    assert "tasks.toml" in str(error.value)
+
+
+def test_the_library_s_own_tasks_can_be_run():
+    runs = plan()
+    assert {run.name for run in runs} >= {"quick", "classical", "curve", "online", "paper"}
+    assert len({run.key for run in runs}) == len(runs)
+    for run in runs:
+        assert run.arguments["data"].partition(", ")[0] in datasets.names()
+        if run.experiment == "fit":
+            known = registry.make(run.arguments["method"], 2).get_params()
+            assert run.arguments.keys() - {"data", "method", "rows", "every"} <= known.keys(), run.task
+    assert all(path.is_file() for path in suites())

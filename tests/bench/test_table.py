@@ -1,0 +1,167 @@
+"""Tables: what is in them, how they are written, and whether the committed ones are those of the committed rows."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from neuralclust import registry
+from neuralclust.bench import Results, plan, table
+from neuralclust.bench.table import PAPERS, Grid, Heading, cell, compare, document, markdown, page, published
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(runs, acc):
+    """A row for each run; ``acc`` gives the accuracy, None leaves it out."""
+    found = {}
+    for run in runs:
+        if (value := acc(run)) is not None:
+            found[run.key] = {
+                "key": run.key, "seed": run.seed, "acc": value, "nmi": 0.5, "ari": 0.25, "seconds": 30.0,
+                "machine": "2 cores", "loss": 1 - value,
+            }  # fmt: skip
+    return found
+
+
+@pytest.fixture
+def runs(tasks):
+    return plan([
+        tasks("""
+            [[tasks]]
+            data = "mnist"
+            method = ["TELL", "KMeans", "ZAC"]
+            seeds = 3
+            [[tasks]]
+            data = "mnist"
+            method = "LRR"
+            impossible = "too large"
+            [[tasks]]
+            protocol = "paper"
+            data = "mnist"
+            method = "TELL"
+            setting = "FCN"
+            params = { variant = "paper" }
+            gpu = true
+        """)
+    ])  # fmt: skip
+
+
+def grid_after(blocks, heading):
+    """The first grid below a heading."""
+    at = next(i for i, block in enumerate(blocks) if isinstance(block, Heading) and block.text == heading)
+    return next(block for block in blocks[at:] if isinstance(block, Grid))
+
+
+def test_ours_are_beside_the_published_numbers(runs):
+    rows = rows_of(runs, lambda run: {"TELL": 0.9 + run.seed / 100, "KMeans": 0.5}.get(run.arguments["method"]))
+    (paper,) = (run for run in runs if run.protocol == "paper")
+    del rows[paper.key]
+    blocks = document(runs, rows)
+    lines = grid_after([b for b in blocks[blocks.index(Heading(2, PAPERS["tell"][1])) :]], "Table 1, mnist").lines
+    by_method = {}
+    for line in lines:
+        by_method.setdefault(line[0], []).append(line)
+    assert by_method["DEC"] == [["DEC", "", "83.65 / 73.60 / 70.10", "", "", "", "not in the library"]]
+    assert by_method["ZAC"][0][-1] == "not run yet"
+    assert by_method["LRR"][0][-1] == "too large"
+    assert by_method["TELL"] == [
+        ["TELL", "FCN", "95.16 / 88.83 / 89.66", "", "", "", "needs a GPU"],
+        ["TELL", "", "", "91.0 ± 1.0 / 50.0 ± 0.0 / 25.0 ± 0.0", "3", "30 s", "quick"],
+    ]
+    missing = dict(grid_after(blocks, "What has no row").lines)
+    assert missing == {
+        "quick / mnist / ZAC": "not run yet",
+        "quick / mnist / LRR": "too large",
+        "paper / mnist / TELL / FCN": "needs a GPU",
+    }
+
+
+def test_a_data_set_has_its_best_run_and_its_tests(runs):
+    scores = {"TELL": [0.95, 0.9, 0.93], "KMeans": [0.5, 0.52, 0.48], "ZAC": [0.6]}
+    quick = [run for run in runs if run.protocol == "quick"]
+    rows = rows_of(quick, lambda r: dict(enumerate(scores.get(r.arguments["method"], []))).get(r.seed))
+    tell, zac, kmeans = grid_after(document(runs, rows), "mnist").lines
+    assert tell[:6] == ["TELL", "", "3", "92.7 ± 2.5", "50.0 ± 0.0", "25.0 ± 0.0"]
+    assert tell[6:] == ["95.0", "30 s", "", ""]  # the smallest loss is that of the best
+    assert zac[2:4] == ["1", "60.0"]
+    assert kmeans[-2:] == ["0 of 3", "0.003"]
+
+
+def test_paired_comparison():
+    ours, best = (
+        [{"seed": i, "acc": a} for i, a in enumerate(values)] for values in ([0.5, 0.7, 0.6], [0.6, 0.9, 0.9])
+    )
+    wins, p = compare(ours, best)
+    assert wins == "0 of 3"
+    t = -0.2 / (0.1 / math.sqrt(3))  # mean and deviation of the differences -.1, -.2, -.3
+    expected = 1 + t / math.sqrt(2 + t * t)  # Student's t with two degrees of freedom, both sides
+    assert float(p) == pytest.approx(expected, abs=5e-4)
+    assert compare(ours[:2], best) == ("", "")
+    assert compare(ours[:1], best)[0] == "0 of 3"  # no seed: one row for all
+    assert compare(best[:1], best[:1]) == ("", "")
+    assert compare([{"seed": i, "acc": 0.5} for i in range(3)], [{"seed": i, "acc": 0.7} for i in range(3)])[1] == ""
+
+
+def test_skipped_runs_give_their_reason(runs):
+    rows = {runs[0].key: {"key": runs[0].key, "skipped": "over 30 minutes on 2 cores", "minutes": 30}}
+    missing = dict(grid_after(document(runs, rows), "What has no row").lines)
+    assert missing["quick / mnist / TELL"] == "over 30 minutes on 2 cores"
+
+
+def test_markdown_and_html_say_the_same(runs):
+    blocks = [Heading(2, "A & B"), "Some `code`.", Grid(["x", "y"], [["1", "<2"]]), Grid(["nothing"], [])]
+    assert markdown(blocks) == "## A & B\n\nSome `code`.\n\n| x | y |\n| --- | --- |\n| 1 | <2 |\n"
+    text = page(blocks)
+    assert "<h2>A &amp; B</h2>" in text
+    assert "<td>&lt;2</td>" in text
+    assert not re.search(r"(src|href)=", text)  # nothing from elsewhere
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_published_numbers(paper):
+    lines = published(paper)
+    scores = ("acc", "nmi", "ari", "precision", "ami", "homogeneity", "completeness", "v_measure")
+    for line in lines:
+        assert line["table"]
+        assert line["data"]
+        assert all(-1 <= float(line[name]) <= 100 for name in scores if line[name])
+    keys = [(line["table"], line["data"], line["method"], line["setting"]) for line in lines]
+    assert len(set(keys)) == len(keys)
+    assert PAPERS[paper][0] in {line["method"] for line in lines}
+
+
+def test_published_numbers_are_those_of_the_papers():
+    def acc(paper, number, data, method, setting=""):
+        (line,) = (
+            line
+            for line in published(paper)
+            if (line["table"], line["data"], line["method"], line["setting"]) == (number, data, method, setting)
+        )
+        return tuple(float(line[name]) for name in ("acc", "nmi", "ari") if line[name])
+
+    assert acc("tell", "1", "mnist", "TELL") == (95.16, 88.83, 89.66)
+    assert acc("kmeansnet", "1", "mnist", "KMeansNet") == (87.76, 78.70, 76.71)
+    assert acc("dcsai", "III", "mnist", "DCSAI", "HOE") == (87.16, 75.50, 74.27)
+    assert acc("sscnet", "1", "usps", "SSCNet") == (98.90, 94.82)
+    assert acc("ncsc", "1", "mnist", "NCSC") == (94.09, 86.12, 87.52)
+
+
+def test_baselines_of_the_papers_are_named_as_ours():
+    others = {line["method"] for paper in PAPERS for line in published(paper)} - registry.ALL.keys()
+    known = {"DEC", "IDEC", "DCN", "VaDE", "JULE", "SpectralNet", "DSC-Net", "k-SCN", "DAC", "ClusterGAN", "InfoGAN"}
+    assert others - known <= {"DSC", "CSC", "IMSAT", "IIC"}
+
+
+def test_cells():
+    assert cell([]) == ""
+    assert cell([0.5]) == "50.0"
+    assert cell([0.5, 0.7]) == "60.0 ± 14.1"
+
+
+def test_the_committed_table_is_that_of_the_committed_rows():
+    rows = Results(ROOT / "benchmarks" / "results.jsonl").read()
+    assert rows
+    text = table.markdown(document(plan(), rows))
+    assert (ROOT / "docs" / "results.md").read_text() == text, "run: make results"
