@@ -48,9 +48,10 @@ def autoencoder(net: str, seed: int) -> dict:
     X = _rows(features, n)
 
     def ours() -> float:
-        model = AEKMeans(
-            5, hidden_layer_sizes=hidden, embed_dim=embed_dim, batch_size=BATCH, init="random", random_state=seed
-        )
+        model = AEKMeans(  # ClustPy's network does not scale its codes to unit length
+            5, hidden_layer_sizes=hidden, embed_dim=embed_dim, batch_size=BATCH, init="random", normalize=False,
+            random_state=seed,
+        )  # fmt: skip
         return _difference(lambda e: model.set_params(pretrain_epochs=e).fit(X), epochs)
 
     def theirs() -> float:

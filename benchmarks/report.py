@@ -91,8 +91,8 @@ def document(found: dict[str, list[dict]]) -> str:
         ),
         "## Beside ClustPy 0.0.3",
         "",
-        "One process, same network, batch of 256 and epochs, in turn, medians of pairs. Ours as by default: precision",
-        "and optimiser are the library's own.",
+        "One process, same network (so without codes of unit length), batch of 256 and epochs, in turn, medians of",
+        "pairs. Precision and optimiser of ours are the library's own.",
         *grid(
             "what | ours, s | ClustPy, s | ClustPy / ours",
             (

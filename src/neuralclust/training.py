@@ -301,7 +301,7 @@ def map_rows(
     """
     module.eval()
     out: np.ndarray | None = None
-    with module.computing_in(torch.float32):
+    with module.computing_in(torch.float32), module.packed():
         for index, x, n_rows in _tiles(source, tile):
             values = fn(prepared(module, x, device))[:n_rows].cpu().numpy()
             if out is None:

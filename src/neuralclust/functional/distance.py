@@ -30,8 +30,8 @@ def unit_norm(z: Tensor) -> Tensor:
             [0.6000, 0.8000]])
     """
     largest = z.detach().abs().amax(dim=1, keepdim=True)  # its square would not fit into a float32
-    some = largest != 0  # NaN is passed on
-    return torch.where(some, F.normalize(z / torch.where(some, largest, 1), dim=1), 0)
+    # Over infinity zeros stay zeros and their gradient vanishes; NaN is passed on.
+    return F.normalize(z / largest.masked_fill(largest == 0, torch.inf), dim=1)
 
 
 def squared_euclidean(z: Tensor, c: Tensor) -> Tensor:

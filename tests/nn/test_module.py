@@ -1,0 +1,85 @@
+"""The module's own parts: packed weights for inference."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from neuralclust import TELL
+from neuralclust.nn import Autoencoder, ClusterModule, TELLLayer
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    encoder = nn.Sequential(
+        nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 300, bias=False), nn.ReLU(), nn.Linear(300, 5)
+    )
+    return ClusterModule(Autoencoder(encoder, nn.Linear(5, 300), embed_dim=5), TELLLayer(5, 3), (300,)).eval()
+
+
+def overridden(module):
+    return [i for i, layer in enumerate(module.autoencoder.encoder) if "forward" in layer.__dict__]
+
+
+def test_packed_weights_give_the_same_codes(module):
+    x = torch.randn(64, 300)
+    with torch.inference_mode():
+        dense = module.encode(x)
+        with module.packed():
+            assert overridden(module) == [0, 2]  # the last is too small to gain
+            packed = module.encode(x)
+        assert overridden(module) == []
+        assert torch.equal(module.encode(x), dense)
+    assert not torch.equal(packed, dense)  # it did something
+    assert torch.allclose(packed, dense, rtol=1e-5, atol=1e-6)
+
+
+def test_new_weights_count_in_the_next_block(module):
+    x = torch.randn(8, 300)
+    with torch.inference_mode(), module.packed():
+        before = module.encode(x)
+    with torch.no_grad():
+        module.autoencoder.encoder[0].weight.mul_(2)
+    with torch.inference_mode(), module.packed():
+        after = module.encode(x)
+        assert torch.allclose(after, before, rtol=0.5) is False
+    assert torch.allclose(after, module.encode(x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_plain_or_not_float32_stays(module):
+    class Mine(nn.Linear):
+        pass
+
+    module.autoencoder.encoder[0] = Mine(300, 400)
+    module.autoencoder.encoder[2].double()
+    with module.packed():
+        assert overridden(module) == []
+
+
+def test_other_shapes_and_dtypes_pass_through(module):
+    layer = module.autoencoder.encoder[0]
+    with torch.inference_mode(), module.packed():
+        assert layer(torch.randn(2, 3, 300)).shape == (2, 3, 400)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.randn(4, 300).bfloat16()).dtype == torch.bfloat16
+
+
+def test_an_error_leaves_no_packed_weights(module):
+    with pytest.raises(RuntimeError, match="stop"), module.packed():
+        raise RuntimeError("stop")
+    assert overridden(module) == []
+
+
+def test_threads_may_predict_at_once():
+    X = np.random.default_rng(0).random((600, 300), dtype=np.float32)
+    model = TELL(3, hidden_layer_sizes=(400,), pretrain_epochs=0, max_epochs=0, random_state=0).fit(X)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: model.transform(X), range(20)))
+    expected = model.transform(X)
+    assert all(np.allclose(z, expected, rtol=1e-4, atol=1e-6) for z in found)
+    assert all((z.argmax(1) == expected.argmax(1)).all() for z in found)
