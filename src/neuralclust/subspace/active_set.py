@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_info, threadpool_limits
 
 _BLOCK_BYTES = 2**27  # of the products of a block of rows with all rows
 _GRAM_BYTES = 2**26  # of the Gram matrices of the supports solved together
@@ -100,50 +103,21 @@ def active_set(
     ``penalties`` gives l1 and l2 of rows from the largest entry of their b. A row is solved over its support; others
     whose correlation with what is left exceeds l1 join it, and those with coefficient 0 leave.
     """
-    n, parts, failed = dictionary.n, [], set()
-    dtype = dictionary.dtype
-    for block in blocks(dictionary):
-        b = dictionary.rows(block)
-        no_self(b, block)
-        most = np.abs(b).max(axis=1).astype(np.float64)
-        l1, l2 = penalties(most)
-        slack = max(tol, 10 * float(np.finfo(dtype).eps)) * np.maximum(most, l1)
-        size = min(_SUPPORT, n - 1)
-        found = [sp.csr_array((len(b), n), dtype=dtype)]
-        todo = np.flatnonzero(most > l1)
-        itself = block.start + todo
-        near = np.abs(b[todo])
-        near[np.arange(len(todo)), itself] = -1
-        support = np.argpartition(-near, size - 1, axis=1)[:, :size] if size else np.zeros((len(todo), 0), int)
-        c = np.zeros(support.shape)
-        for _ in range(max_rounds):
-            if not len(todo):
-                break
-            own = np.take_along_axis(b[todo], support, axis=1).astype(np.float64)
-            size = max(1, _GRAM_BYTES // (8 * max(support.shape[1], 1) ** 2))
-            for part in (slice(i, i + size) for i in range(0, len(todo), size)):
-                empty = support[part] == itself[part, None]  # a place that nobody has taken
-                G = dictionary.gram(support[part]).astype(np.float64)
-                G[empty[:, :, None] | empty[:, None, :]] = 0
-                own[part][empty] = 0
-                some = todo[part]
-                c[part], unsolved = _solve(G, own[part], c[part], l1[some], l2[some], slack[some])
-                failed.update(itself[part][unsolved].tolist())
-            rest = np.abs(b[todo] - dictionary.explained(support, c))
-            np.put_along_axis(rest, support, 0, axis=1)
-            rest[np.arange(len(todo)), itself] = 0
-            excess = rest - (l1 + slack)[todo, None]
-            more = (excess > 0).sum(axis=1)
-            found.append(_scatter(c[more == 0], support[more == 0], todo[more == 0], (len(b), n), dtype))
-            keep = more > 0
-            todo, itself = todo[keep], itself[keep]
-            failed.difference_update(itself.tolist())  # another round
-            support, c = _grow(support[keep], c[keep], excess[keep], itself, int(more.max(initial=0)))
-        failed.update(itself.tolist())
-        found.append(_scatter(c, support, todo, (len(b), n), dtype))
-        parts.append(sum(found[1:], found[0]))
-        if on_progress is not None:
-            on_progress(block.stop / n)
+    n, dtype = dictionary.n, dictionary.dtype
+    parts, failed, all_blocks = [], set(), blocks(dictionary)
+    # The products are many and small: a thread a block, rather than all threads for each product.
+    threads = max((found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"), default=1)
+    pool = ThreadPoolExecutor(threads)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            solve = partial(_block, dictionary, penalties, tol, max_rounds)
+            for block, (part, missed) in zip(all_blocks, pool.map(solve, all_blocks), strict=True):
+                parts.append(part)
+                failed |= missed
+                if on_progress is not None:
+                    on_progress(block.stop / n)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for no more than the blocks at work
     if failed:
         warnings.warn(
             f"{len(failed)} of {n} rows have coefficients that miss the optimality conditions by more than "
@@ -151,7 +125,53 @@ def active_set(
             ConvergenceWarning,
             stacklevel=3,
         )
-    return sp.csr_array(sp.vstack(parts, format="csr"))
+    return sp.csr_array(sp.vstack(parts, format="csr"), dtype=dtype)
+
+
+def _block(
+    dictionary: Dictionary, penalties: Penalties, tol: float, max_rounds: int, block: slice
+) -> tuple[sp.csr_array, set[int]]:
+    """Coefficients of a block of rows, and which rows were not solved."""
+    n, dtype, failed = dictionary.n, dictionary.dtype, set()
+    b = dictionary.rows(block)
+    no_self(b, block)
+    most = np.abs(b).max(axis=1).astype(np.float64)
+    l1, l2 = penalties(most)
+    slack = max(tol, 10 * float(np.finfo(dtype).eps)) * np.maximum(most, l1)
+    size = min(_SUPPORT, n - 1)
+    found = [sp.csr_array((len(b), n), dtype=dtype)]
+    todo = np.flatnonzero(most > l1)
+    itself = block.start + todo
+    near = np.abs(b[todo])
+    near[np.arange(len(todo)), itself] = -1
+    support = np.argpartition(-near, size - 1, axis=1)[:, :size] if size else np.zeros((len(todo), 0), int)
+    c = np.zeros(support.shape)
+    for _ in range(max_rounds):
+        if not len(todo):
+            break
+        own = np.take_along_axis(b[todo], support, axis=1).astype(np.float64)
+        size = max(1, _GRAM_BYTES // (8 * max(support.shape[1], 1) ** 2))
+        for part in (slice(i, i + size) for i in range(0, len(todo), size)):
+            empty = support[part] == itself[part, None]  # a place that nobody has taken
+            G = dictionary.gram(support[part]).astype(np.float64)
+            G[empty[:, :, None] | empty[:, None, :]] = 0
+            own[part][empty] = 0
+            some = todo[part]
+            c[part], unsolved = _solve(G, own[part], c[part], l1[some], l2[some], slack[some])
+            failed.update(itself[part][unsolved].tolist())
+        rest = np.abs(b[todo] - dictionary.explained(support, c))
+        np.put_along_axis(rest, support, 0, axis=1)
+        rest[np.arange(len(todo)), itself] = 0
+        excess = rest - (l1 + slack)[todo, None]
+        more = (excess > 0).sum(axis=1)
+        found.append(_scatter(c[more == 0], support[more == 0], todo[more == 0], (len(b), n), dtype))
+        keep = more > 0
+        todo, itself = todo[keep], itself[keep]
+        failed.difference_update(itself.tolist())  # another round
+        support, c = _grow(support[keep], c[keep], excess[keep], itself, int(more.max(initial=0)))
+    failed.update(itself.tolist())
+    found.append(_scatter(c, support, todo, (len(b), n), dtype))
+    return sum(found[1:], found[0]), failed
 
 
 def _grow(support, c, excess, itself, more):
