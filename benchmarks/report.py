@@ -1,4 +1,4 @@
-"""benchmarks/README.md from the rows of speed.jsonl; accuracy is in docs/results.md."""
+"""benchmarks/README.md from the rows of speed.jsonl, and README.md's table from those of results.jsonl."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from pathlib import Path
 from statistics import mean
 
 from neuralclust.bench import Results, plan
-from neuralclust.bench.table import cell
+from neuralclust.bench.table import PAPERS, cell, groups, markdown, published
+from neuralclust.bench.table import Grid as Table
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- measured: make results -->", "<!-- end -->"
+SHOWN = {
+    "mnist": "MNIST, 70,000", "fashion_mnist": "Fashion-MNIST, 70,000", "usps": "USPS", "digits": "digits, 1,797",
+    "coil20": "COIL-20", "orl": "ORL, 400 faces", "extended_yale_b, 10 subjects": "Extended Yale B, 10 subjects",
+}  # fmt: skip
 
 
 def rows() -> dict[str, list[dict]]:
@@ -24,7 +31,9 @@ def rows() -> dict[str, list[dict]]:
 
 def grid(header: str, lines: Iterable[list[str]]) -> list[str]:
     """A Markdown table."""
-    names = header.split(" | ")
+    names, lines = header.split(" | "), list(lines)
+    if not lines:
+        return ["", "(no rows yet)", ""]
     return ["", f"| {header} |", "|" + "---|" * len(names), *(f"| {' | '.join(line)} |" for line in lines), ""]
 
 
@@ -158,5 +167,39 @@ def document(found: dict[str, list[dict]]) -> str:
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
 
 
+def measured(rows: dict[str, dict]) -> str:
+    """For each data set each neural method at its best setting, or else the best of the others."""
+    found = [g for g in groups(plan(protocol="quick"), rows) if g.rows and g.run.experiment == "fit"]
+    found = [g for g in found if g.run.name in ("quick", "classical") and not g.setting.startswith("codes of")]
+    own = {method: paper for paper, (method, _) in PAPERS.items()}
+    lines = []
+    for data, name in SHOWN.items():
+        here = sorted(
+            (g for g in found if g.run.arguments["data"] == data), key=lambda g: -mean(r["acc"] for r in g.rows)
+        )
+        best: dict[str, object] = {}
+        for g in here:
+            best.setdefault(g.method, g)
+        classical = next((g for g in here if g.method not in own), None)
+        for g in best.values():
+            if g.method not in own and g is not classical:
+                continue
+            printed = ""
+            if g.method in own:
+                of = [line for line in published(own[g.method]) if line["method"] == g.method and line["data"] == data]
+                printed = next((f"{line['acc']} / {line['nmi']}" for line in of if line["acc"]), "")
+            scores = (cell(r[s] for r in g.rows) for s in ("acc", "nmi"))
+            lines.append([name, g.method, g.setting, g.seeds, *scores, printed])
+    return markdown([Table(["data", "method", "setting", "seeds", "ACC", "NMI", "published (ACC / NMI)"], lines)])
+
+
+def with_measured(text: str, rows: dict[str, dict]) -> str:
+    """README.md with its table as the rows have it."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{measured(rows)}\n{END}{after}"
+
+
 if __name__ == "__main__":
+    README.write_text(with_measured(README.read_text(), Results(HERE / "results.jsonl").read()))
     (HERE / "README.md").write_text(document(rows()))

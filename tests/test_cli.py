@@ -492,7 +492,7 @@ def test_bench_from_tasks_to_tables(folder, capsys):
     assert cli.main(["bench", "table", *where]) == 0
     text = capsys.readouterr().out
     assert text.startswith("# Results")
-    assert "| KMeans | max_iter 1 | 1 |" in text
+    assert "| KMeans | max_iter 1 | quick | 1 |" in text
     for name in ("table.md", "table.html"):
         assert cli.main(["bench", "table", *where, "--out", name]) == 0
     assert (folder / "table.md").read_text() == text
@@ -504,7 +504,10 @@ def test_bench_errors_are_one_line(folder, fails):
     assert "--shard 3 must be I/N" in fails("bench", "run", "--shard", "3")
     assert "no task has --only 'nothing'" in fails("bench", "run", "--only", "nothing")
     assert "must be .md or .html" in fails("bench", "table", "--out", "table.txt")
+    (folder / "rows.jsonl").write_text('{"key": "none of ours"}\n')
     assert "has no rows that make a picture" in fails("bench", "plot", "--results", "rows.jsonl")
+    for command in ("table", "plot"):
+        assert "typo.jsonl: there is no such file" in fails("bench", command, "--results", "typo.jsonl")
     assert "there is no such file" in fails("bench", "list", "--tasks", "other.toml")
 
 

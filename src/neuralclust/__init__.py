@@ -13,6 +13,7 @@ __version__ = version("neuralclust")
 
 if TYPE_CHECKING:
     from neuralclust import callbacks, datasets, functional, metrics, nn, registry, subspace
+    from neuralclust.checkpoint import Checkpoint
     from neuralclust.classical.fuzzy import FuzzyCMeans
     from neuralclust.classical.landmarks import LandmarkSpectralClustering
     from neuralclust.classical.linkage import WeightedLinkage
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry", "subspace")
 _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
+    "Checkpoint": "neuralclust.checkpoint",
     "DCSAI": "neuralclust.methods.dcsai",
     "FuzzyCMeans": "neuralclust.classical.fuzzy",
     "KMeansNet": "neuralclust.methods.kmeansnet",
@@ -51,6 +53,7 @@ __all__ = [
     "NCSC",
     "TELL",
     "AEKMeans",
+    "Checkpoint",
     "FuzzyCMeans",
     "KMeansNet",
     "LandmarkSpectralClustering",

@@ -72,7 +72,7 @@ class NeuralClusterer(
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, checkpoint: Any = None, resume: bool = False) -> Self:
         """Cluster the rows of ``X``.
 
         Parameters
@@ -84,6 +84,12 @@ class NeuralClusterer(
             the tuples that a Dataset yields, the first item is used.
         y : Ignored
             Present for scikit-learn; labels are never used.
+        checkpoint : str, Path or Checkpoint, optional
+            Folder in which each epoch leaves all that the next one depends on; :class:`~neuralclust.Checkpoint` says
+            how often.
+        resume : bool, default=False
+            Go on after the last epoch in ``checkpoint``, if there is one: the model will be, bit for bit, that of a fit
+            without an interruption. Rows and parameters must be the same.
 
         Returns
         -------
@@ -92,10 +98,15 @@ class NeuralClusterer(
         Raises
         ------
         ValueError, TypeError
-            If ``X`` or a parameter cannot be used. The estimator is then left as it was.
+            If ``X`` or a parameter cannot be used, or the checkpoint is damaged or of another fit. The estimator is
+            then left as it was.
+        FileExistsError
+            If ``checkpoint`` holds a fit that has not ended, without ``resume``.
+        OSError
+            If a checkpoint cannot be written. The last one is kept.
         """
         with _all_or_nothing(self):
-            self._fit_source(as_source(self, X, reset=True))
+            self._fit_source(as_source(self, X, reset=True), checkpoint, resume)
         return self
 
     # -- use --------------------------------------------------------------------------------------------------

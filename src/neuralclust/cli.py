@@ -16,13 +16,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neuralclust import __version__, registry
 from neuralclust.files import labels_as_csv, output_folder, read_data, read_labels, write_text
-
-if TYPE_CHECKING:
-    pass
 
 RUN_FILES = {
     "model": "fitted model, for neuralclust.load and neuralclust predict",
@@ -368,7 +365,9 @@ def _bench_list(args: argparse.Namespace) -> None:
         tasks.setdefault(run.task, []).append(run)
     for task, runs in tasks.items():
         mine = [rows[run.key] for run in runs if run.key in rows]
-        reasons = {row["skipped"] for row in mine if "skipped" in row}
+        reasons = {row["skipped"] for row in mine if "skipped" in row} or {runs[0].impossible} - {""}
+        if runs[0].gpu and not mine:
+            reasons = {"needs a GPU"}
         done = sum("skipped" not in row for row in mine)
         print(f"{done:>3} of {len(runs):<3}{task}{f' (skipped: {reasons.pop()})' if reasons else ''}")
     print(f"{len(tasks)} tasks; rows: {args.results}")
@@ -399,7 +398,7 @@ def _bench_table(args: argparse.Namespace) -> None:
 
     if args.out and args.out.suffix not in (".md", ".html"):
         raise ValueError(f"{args.out}: the extension must be .md or .html.")
-    blocks = table.document(bench.plan(args.tasks), bench.Results(args.results).read())
+    blocks = table.document(bench.plan(args.tasks), _bench_rows(args.results))
     text = table.page(blocks) if args.out and args.out.suffix == ".html" else table.markdown(blocks)
     if args.out is None:
         sys.stdout.write(text)
@@ -407,11 +406,21 @@ def _bench_table(args: argparse.Namespace) -> None:
         write_text(args.out, text)
 
 
+def _bench_rows(path: Path) -> dict[str, Any]:
+    from neuralclust import bench
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file. Make one with neuralclust bench run, or name it by --results."
+        )
+    return bench.Results(path).read()
+
+
 def _bench_plot(args: argparse.Namespace) -> None:
     from neuralclust import bench
     from neuralclust.bench import plot
 
-    figures = plot.figures(bench.plan(args.tasks), bench.Results(args.results).read())
+    figures = plot.figures(bench.plan(args.tasks), _bench_rows(args.results))
     if not figures:
         raise ValueError(f"{args.results} has no rows that make a picture. See neuralclust bench run --only curve.")
     args.out.mkdir(parents=True, exist_ok=True)

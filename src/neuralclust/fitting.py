@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
+from neuralclust.checkpoint import Keeper
 from neuralclust.data import Rows, Source, consecutive, value_range
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
@@ -116,6 +117,9 @@ class FitProcedure(BaseEstimator):
     def _initialize(self, module: ClusterModule, source: Source, trainer: Trainer) -> None:
         """What a new network takes from the data before it learns."""
 
+    def _recall(self, module: ClusterModule, source: Source, recipe: SimpleNamespace) -> None:
+        """In place of the first centres, when a fit goes on after them: what follows from module and memory."""
+
     def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
         """Of the autoencoder alone."""
         if not recipe.one_cycle:
@@ -144,7 +148,7 @@ class FitProcedure(BaseEstimator):
 
     # -- the fit ------------------------------------------------------------------------------------------------
 
-    def _fit_source(self, source: Source) -> None:
+    def _fit_source(self, source: Source, checkpoint: Any = None, resume: bool = False) -> None:
         if len(source) < self.n_clusters:
             raise ValueError(
                 f"n_samples={len(source)} should be >= n_clusters={self.n_clusters}. "
@@ -156,15 +160,26 @@ class FitProcedure(BaseEstimator):
         # Rows far from the origin cannot be told apart without a shift.
         if recipe.keep_origin and (recipe.normalize or low <= 0):
             low, high = 0.0, max(-low, high)
-        self.history_: list[dict[str, Any]] = []
+        keeper = Keeper(checkpoint, resume, self, source)
+        recipe.memory = keeper.memory
+        self.history_: list[dict[str, Any]] = keeper.history
         self.__dict__.pop("_online", None)
         stages = [
             recipe.pretrain_epochs > 0 and self.encoder is not None,
             recipe.max_epochs > 0,
         ]
         report = FitReport(self, self.n_init * sum(stages))
-        best: tuple[float, ClusterModule, int, int] | None = None
-        for run, seed in enumerate(draw_seeds(self.random_state, self.n_init)):
+
+        def build(seed: int) -> ClusterModule:
+            with seeded(seed, device):
+                return self._build(source.shape, recipe).to(device)
+
+        seeds = keeper.begin(draw_seeds(self.random_state, self.n_init))
+        best = keeper.earlier_best(build)
+        for run, seed in enumerate(seeds):
+            if run < keeper.run:
+                continue
+            keeper.start_run(run, self.history_, best)
             with seeded(seed, device) as generator:
                 module = self._build(source.shape, recipe)
                 self._check_views(module)
@@ -172,7 +187,7 @@ class FitProcedure(BaseEstimator):
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
                 trainer = Trainer(recipe.batch_size, device, precision, generator)
-                n_iter = self._train(module, source, trainer, recipe, report, run, seed)
+                n_iter = self._train(module, source, trainer, recipe, report, keeper, run, seed)
                 self._summarize(module, source, recipe, device)
                 loss = self._mean_loss(module, source, device)
             if best is None or _smaller(loss, best[0]):
@@ -185,6 +200,7 @@ class FitProcedure(BaseEstimator):
         if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
             self._fill_empty_clusters(source, seed)
         self._check_clusters()
+        keeper.finish()
         report.end()
 
     def _train(
@@ -194,6 +210,7 @@ class FitProcedure(BaseEstimator):
         trainer: Trainer,
         recipe: SimpleNamespace,
         report: FitReport,
+        keeper: Keeper,
         run: int,
         seed: int,
     ) -> int:
@@ -202,7 +219,9 @@ class FitProcedure(BaseEstimator):
         def stage(name: str, epochs: int, updates: list[Update], turn: str, fitted: Any) -> int:
             if not epochs or not updates:
                 return 0
-            rows: list[dict[str, Any]] = []
+            rows = [row for row in self.history_ if (row["init"], row["stage"]) == (run, name)]
+            if keeper.is_past(name):
+                return len(rows)
             with report.stage(name, epochs, fitted) as epoch_ended:
 
                 def log(row: dict[str, Any]) -> bool:
@@ -212,7 +231,7 @@ class FitProcedure(BaseEstimator):
 
                 size = recipe.pretrain_batch_size if name == "pretrain" else recipe.batch_size
                 replace(trainer, batch_size=size).fit(
-                    module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log
+                    module, source, updates, stage=name, epochs=epochs, turn=turn, on_epoch=log, keeper=keeper
                 )
             return len(rows)
 
@@ -221,7 +240,11 @@ class FitProcedure(BaseEstimator):
         n_iter = 0
         if weights:
             n_iter = stage("pretrain", recipe.pretrain_epochs, [self._pretraining(weights, recipe)], "all", None)
-        self._place_centers(module, source, recipe, trainer, seed)
+        if keeper.is_past("pretrain"):
+            keeper.recall(module)
+            self._recall(module, source, recipe)
+        else:
+            self._place_centers(module, source, recipe, trainer, seed)
         fitted = {"module_": module, "n_features_in_": self.n_features_in_}
         updates = self._updates(module, recipe)
         return stage("fit", recipe.max_epochs, updates, self._turn(), lambda: fitted) or n_iter
@@ -365,6 +388,7 @@ class FitProcedure(BaseEstimator):
             if values.get(name) is None:
                 values[name] = enough.epochs(steps)
         values["n_samples"] = n_samples
+        values["memory"] = {}  # tensors that a stage keeps beside the module: checkpoints hold them
         return SimpleNamespace(**values)
 
     def _build(self, shape: tuple[int, ...], recipe: SimpleNamespace | None = None) -> ClusterModule:

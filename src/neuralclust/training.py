@@ -14,6 +14,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from neuralclust.checkpoint import Keeper
 from neuralclust.data import ArraySource, Source, consecutive
 from neuralclust.nn import ClusterModule
 
@@ -167,6 +168,7 @@ class Trainer:
         epochs: int,
         turn: str = "all",
         on_epoch: Callable[[dict[str, Any]], bool] | None = None,
+        keeper: Keeper | None = None,
     ) -> list[dict[str, Any]]:
         """Train one stage.
 
@@ -186,6 +188,8 @@ class Trainer:
             All updates on every batch, or one at a time in turn by epoch or by batch.
         on_epoch : callable, optional
             Called with each epoch's row; ends the stage by returning True.
+        keeper : Keeper, optional
+            Writes checkpoints, and knows where a fit that is resumed goes on.
 
         Returns
         -------
@@ -196,9 +200,12 @@ class Trainer:
         row: dict[str, Any]
         before = {name: value.clone() for name, value in module.state_dict().items()}
         batch = 0  # of the stage, not of the epoch: an epoch may have only one
+        stop = False
+        if keeper is not None and (found := keeper.restore(stage, module, updates, self.generator)):
+            rows, batch, stop, before = found["rows"], found["batch"], found["done"], found["before"]
         source, prepare = self._scaled_once(module, source)
         with module.computing_in(self.precision):
-            for epoch in range(epochs):
+            for epoch in range(epochs if stop else len(rows), epochs):
                 module.train()
                 totals: dict[str, Any] = {}
                 counts: Counter[str] = Counter()  # a term that only some updates have is a mean over their batches
@@ -217,8 +224,11 @@ class Trainer:
                         totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
                 row = {"stage": stage, "epoch": epoch, **{k: float(v) / counts[k] for k, v in totals.items()}}
                 rows.append(row)
-                stop = on_epoch is not None and on_epoch(row)
-                if stop or not math.isfinite(row["loss"]):
+                stop = (on_epoch is not None and on_epoch(row)) or not math.isfinite(row["loss"])
+                if keeper is not None:
+                    done = stop or epoch + 1 == epochs
+                    keeper.write(stage, rows, batch, done, module, updates, self.generator, before)
+                if stop:
                     break
         if rows and not (math.isfinite(rows[-1]["loss"]) and _all_finite(module)):
             module.load_state_dict(before)
@@ -254,15 +264,20 @@ class LabelChanges:
     ----------
     n_samples : int
         Rows in all.
+    memory : dict
+        Where the labels are kept, as ``"labels"``: what checkpoints hold beside the module.
     """
 
-    def __init__(self, n_samples: int):
-        self._labels = torch.full((n_samples,), -1)
+    def __init__(self, n_samples: int, memory: dict[str, Tensor]):
+        self._memory = memory
+        memory["labels"] = torch.full((n_samples,), -1)
 
     def __call__(self, labels: Tensor, index: Tensor) -> Tensor:
-        self._labels, index = self._labels.to(labels.device), index.to(labels.device)
-        changed = labels.ne(self._labels[index]).float().mean()
-        self._labels[index] = labels
+        before = self._memory["labels"].to(labels.device)
+        index = index.to(labels.device)
+        changed = labels.ne(before[index]).float().mean()
+        before[index] = labels
+        self._memory["labels"] = before
         return changed
 
 

@@ -9,9 +9,13 @@ def square(x, seed):
     return {"acc": x * x / 100, "seconds": 0.0}
 
 def slow(path, seed):
-    open(path, "a").write("begun\\n")
+    open(path, "w").write(str(os.getpid()))
     time.sleep(60)
     return {}
+
+def suicide(seed):
+    sys.stderr.write("warnings.warn(harmless)\\n")
+    os.kill(os.getpid(), 9)
 
 def broken(seed):
     raise ValueError("no luck")

@@ -39,7 +39,8 @@ def test_a_key_is_what_decides_the_result(tasks):
 def test_tasks_may_share_runs(tasks):
     one = '[[tasks]]\ndata = "digits"\nmethod = "TELL"\n'
     runs = plan([tasks(one + 'name = "first"\n' + one + 'name = "second"\nseeds = 2')])
-    assert [(run.name, run.seed) for run in runs] == [("first", 0), ("second", 1)]
+    assert [(run.name, run.seed) for run in runs] == [("first", 0), ("second", 0), ("second", 1)]
+    assert runs[0].key == runs[1].key
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,11 @@ def test_tasks_may_share_runs(tasks):
         ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nseeds = '3'", "seeds='3' has the wrong type"),
         ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nprotocol = 'fast'", "must be 'quick' or 'paper'"),
         ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nsweep = { lr = 1 }", "lr=1 must be a list"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nseeds = 0", "seeds=0 must be positive"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nminutes = -5", "minutes=-5 must be positive"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = [1]", "must be a name or a list of names"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = []", "must be a name or a list of names"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nparams = { lr = 2020-01-01 }", "not JSON serializable"),
     ],
 )
 def test_a_bad_file_is_named(tasks, text, message):
@@ -64,7 +70,7 @@ def test_a_bad_file_is_named(tasks, text, message):
 def test_the_library_s_own_tasks_can_be_run():
     runs = plan()
     assert {run.name for run in runs} >= {"quick", "classical", "curve", "online", "paper"}
-    assert len({run.key for run in runs}) == len(runs)
+    assert len({(run.task, run.seed) for run in runs}) == len(runs)
     for run in runs:
         assert run.arguments["data"].partition(", ")[0] in datasets.names()
         if run.experiment == "fit":

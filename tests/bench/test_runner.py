@@ -2,16 +2,16 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from neuralclust import datasets
-from neuralclust.bench import Results, plan, run
+from neuralclust.bench import Results, plan, run, runner
 
 
 def test_finished_runs_are_not_made_again(squares, tmp_path):
@@ -47,20 +47,39 @@ def test_a_kill_loses_one_run_at_most(tasks, tmp_path):
     """)
     rows = tmp_path / "rows.jsonl"
     command = [sys.executable, "-m", "neuralclust", "bench", "run", "--tasks", str(path), "--results", str(rows)]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not begun.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    child = int(begun.read_text())
+    process.kill()
     process.communicate()
     assert len(Results(rows).read()) == 1
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)  # a run ends with its runner
     with rows.open("a") as file:
-        file.write('{"key": "cut sho')  # as if killed while writing
+        file.write('{"key": "cut", "arguments": {"x": 1}')  # as if killed while writing
     results, runs = Results(rows), plan([path])
     assert len(results.read()) == 1
     results.append({"key": runs[1].key, "acc": 1.0})
     assert len(results.read()) == 2
     assert run(runs, results) == 0
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1][:3]
+
+
+def test_a_run_that_is_killed_says_so(tasks, tmp_path):
+    runs = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:suicide"')])
+    results = Results(tmp_path / "rows.jsonl")
+    run(runs, results)
+    assert results.read()[runs[0].key]["skipped"] == "killed by signal 9, out of memory?"
 
 
 def test_shards_are_disjoint_and_whole(squares, tmp_path):
@@ -81,17 +100,22 @@ def test_processes_share_a_file(tmp_path):
     assert len(results.read()) == 100
 
 
-def test_what_takes_too_long_is_tried_again_only_with_more_time(tasks, tmp_path):
+def test_what_takes_too_long_is_tried_again_only_with_more_time(tasks, tmp_path, monkeypatch):
     params = f"params = {{ path = {str(tmp_path / 'begun')!r} }}"
     runs = plan([tasks(f'[[tasks]]\nexperiment = "toy_experiments:slow"\n{params}\nminutes = 0.05')])
     results = Results(tmp_path / "rows.jsonl")
     lines = []
     assert run(runs, results, say=lines.append) == 0
-    assert "skipped: over 0.05 minutes on" in lines[-1]
+    assert "skipped: over 0.05 minutes, " in lines[-1]
     run(runs, results)
     assert len(results.path.read_text().splitlines()) == 1
     run(runs, results, minutes=0.06)
     assert len(results.path.read_text().splitlines()) == 2
+    monkeypatch.setattr(runner, "_machine", lambda: "a faster one")
+    run(runs, results)
+    assert len(results.path.read_text().splitlines()) == 3
+    with pytest.raises(ValueError, match="minutes=-1 must be positive"):
+        run(runs, results, minutes=-1)
 
 
 def test_a_failure_is_a_row_and_tried_again_if_asked(tasks, tmp_path):
@@ -136,7 +160,7 @@ def test_what_is_impossible_is_never_tried(tasks, tmp_path):
 
 def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "rows.jsonl"
-    for text in ('{"no": "key"}\n', "{nonsense}\n"):
+    for text in ('{"no": "key"}\n', "{nonsense}\n", "[1]\n"):
         path.write_text(json.dumps({"key": "a"}) + "\n" + text)
         with pytest.raises(ValueError, match=r"rows.jsonl, line 2 is not a row of results"):
             Results(path).read()

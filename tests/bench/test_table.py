@@ -41,7 +41,7 @@ def runs(tasks):
             protocol = "paper"
             data = "mnist"
             method = "TELL"
-            setting = "FCN"
+            setting = "CNN"
             params = { variant = "paper" }
             gpu = true
         """)
@@ -65,17 +65,17 @@ def test_ours_are_beside_the_published_numbers(runs):
         by_method.setdefault(line[0], []).append(line)
     assert by_method["DEC"] == [["DEC", "", "83.65 / 73.60 / 70.10", "", "", "", "not in the library"]]
     assert by_method["ZAC"][0][-1] == "not run yet"
+    assert by_method["NMF-LP"][0][-1] == "no task"
     assert by_method["LRR"][0][-1] == "too large"
     assert by_method["TELL"] == [
-        ["TELL", "FCN", "95.16 / 88.83 / 89.66", "", "", "", "needs a GPU"],
+        ["TELL", "CNN", "95.16 / 88.83 / 89.66", "", "", "", "needs a GPU"],
         ["TELL", "", "", "91.0 ± 1.0 / 50.0 ± 0.0 / 25.0 ± 0.0", "3", "30 s", "quick"],
     ]
-    missing = dict(grid_after(blocks, "What has no row").lines)
-    assert missing == {
-        "quick / mnist / ZAC": "not run yet",
-        "quick / mnist / LRR": "too large",
-        "paper / mnist / TELL / FCN": "needs a GPU",
-    }
+    assert grid_after(blocks, "What is missing").lines == [
+        ["quick / mnist / ZAC", "0 of 3", "not run yet"],
+        ["quick / mnist / LRR", "0 of 1", "too large"],
+        ["paper / mnist / TELL / CNN", "0 of 1", "needs a GPU"],
+    ]
 
 
 def test_a_data_set_has_its_best_run_and_its_tests(runs):
@@ -83,30 +83,50 @@ def test_a_data_set_has_its_best_run_and_its_tests(runs):
     quick = [run for run in runs if run.protocol == "quick"]
     rows = rows_of(quick, lambda r: dict(enumerate(scores.get(r.arguments["method"], []))).get(r.seed))
     tell, zac, kmeans = grid_after(document(runs, rows), "mnist").lines
-    assert tell[:6] == ["TELL", "", "3", "92.7 ± 2.5", "50.0 ± 0.0", "25.0 ± 0.0"]
-    assert tell[6:] == ["95.0", "30 s", "", ""]  # the smallest loss is that of the best
-    assert zac[2:4] == ["1", "60.0"]
+    assert tell[:7] == ["TELL", "", "quick", "3", "92.7 ± 2.5", "50.0 ± 0.0", "25.0 ± 0.0"]
+    assert tell[7:] == ["95.0", "30 s", "2 cores", "", ""]  # the smallest loss is that of the best
+    assert zac[3:5] == ["1 of 3", "60.0"]
     assert kmeans[-2:] == ["0 of 3", "0.003"]
 
 
+def group(method, *values):
+    rows = [{"seed": i, "acc": acc} for i, acc in enumerate(values)]
+    return table.Group(None, method, "", rows, len(rows), "")
+
+
 def test_paired_comparison():
-    ours, best = (
-        [{"seed": i, "acc": a} for i, a in enumerate(values)] for values in ([0.5, 0.7, 0.6], [0.6, 0.9, 0.9])
-    )
+    ours, best = group("TELL", 0.5, 0.7, 0.6), group("DCSAI", 0.6, 0.9, 0.9)
     wins, p = compare(ours, best)
     assert wins == "0 of 3"
     t = -0.2 / (0.1 / math.sqrt(3))  # mean and deviation of the differences -.1, -.2, -.3
     expected = 1 + t / math.sqrt(2 + t * t)  # Student's t with two degrees of freedom, both sides
     assert float(p) == pytest.approx(expected, abs=5e-4)
-    assert compare(ours[:2], best) == ("", "")
-    assert compare(ours[:1], best)[0] == "0 of 3"  # no seed: one row for all
-    assert compare(best[:1], best[:1]) == ("", "")
-    assert compare([{"seed": i, "acc": 0.5} for i in range(3)], [{"seed": i, "acc": 0.7} for i in range(3)])[1] == ""
+    assert compare(group("TELL", 0.5, 0.7), best) == ("", "")
+    assert compare(group("TELL", 0.5), best) == ("", "")  # one seed of several
+    assert compare(group("ZAC", 0.5), best)[0] == "0 of 3"  # no chance: one row for all
+    assert compare(group("ZAC", 0.5), group("WeightedLinkage", 0.6)) == ("", "")
+    assert compare(group("TELL", 0.5, 0.5, 0.5), group("DCSAI", 0.7, 0.7, 0.7)) == ("0 of 3", "")
+
+
+def test_a_loss_that_is_no_number_is_never_the_smallest(runs):
+    rows = rows_of([run for run in runs if run.protocol == "quick"][:3], lambda run: 0.5 + run.seed / 10)
+    first, second, _ = rows.values()
+    first["loss"], second["loss"] = math.nan, -math.inf
+    (line,) = grid_after(document(runs, rows), "mnist").lines
+    assert line[7] == "70.0"
+
+
+def test_failed_seeds_are_told(runs):
+    rows = rows_of([runs[0]], lambda run: 0.9)
+    rows[runs[1].key] = {"key": runs[1].key, "seed": 1, "skipped": "ValueError: no luck", "failed": True}
+    blocks = document(runs, rows)
+    assert grid_after(blocks, "mnist").lines[0][3] == "1 of 3"
+    assert ["quick / mnist / TELL", "1 of 3", "ValueError: no luck"] in grid_after(blocks, "What is missing").lines
 
 
 def test_skipped_runs_give_their_reason(runs):
     rows = {runs[0].key: {"key": runs[0].key, "skipped": "over 30 minutes on 2 cores", "minutes": 30}}
-    missing = dict(grid_after(document(runs, rows), "What has no row").lines)
+    missing = {line[0]: line[2] for line in grid_after(document(runs, rows), "What is missing").lines}
     assert missing["quick / mnist / TELL"] == "over 30 minutes on 2 cores"
 
 
@@ -141,8 +161,8 @@ def test_published_numbers_are_those_of_the_papers():
         )
         return tuple(float(line[name]) for name in ("acc", "nmi", "ari") if line[name])
 
-    assert acc("tell", "1", "mnist", "TELL") == (95.16, 88.83, 89.66)
-    assert acc("kmeansnet", "1", "mnist", "KMeansNet") == (87.76, 78.70, 76.71)
+    assert acc("tell", "1", "mnist", "TELL", "CNN") == (95.16, 88.83, 89.66)
+    assert acc("kmeansnet", "1", "mnist", "KMeansNet", "FCN") == (87.76, 78.70, 76.71)
     assert acc("dcsai", "III", "mnist", "DCSAI", "HOE") == (87.16, 75.50, 74.27)
     assert acc("sscnet", "1", "usps", "SSCNet") == (98.90, 94.82)
     assert acc("ncsc", "1", "mnist", "NCSC") == (94.09, 86.12, 87.52)
@@ -165,3 +185,13 @@ def test_the_committed_table_is_that_of_the_committed_rows():
     assert rows
     text = table.markdown(document(plan(), rows))
     assert (ROOT / "docs" / "results.md").read_text() == text, "run: make results"
+
+
+def test_the_committed_readme_is_that_of_the_committed_rows(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import report
+
+    text = (ROOT / "README.md").read_text()
+    assert report.with_measured(text, Results(ROOT / "benchmarks" / "results.jsonl").read()) == text, (
+        "run: make results"
+    )

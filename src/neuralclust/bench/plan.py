@@ -45,7 +45,8 @@ class Run:
     impossible : str
         Why it cannot be made anywhere, if it cannot; it stays in the tables.
     revision : int
-        Raised where the code has changed so much that old rows are void.
+        Raised where the code has changed so much that old rows are void: with the version of the library it is the
+        code's part of the key. A row also names its commit.
     folder : Path
         Of the TOML file.
     """
@@ -81,7 +82,7 @@ def suites() -> list[Path]:
 
 
 def plan(files: Iterable[Path] | None = None, *, only: str = "", protocol: str | None = None) -> list[Run]:
-    """Runs of the tasks, in their order, seed by seed.
+    """Runs of the tasks, in their order, seed by seed. Two tasks may share runs, which are then made once.
 
     Parameters
     ----------
@@ -104,16 +105,15 @@ def plan(files: Iterable[Path] | None = None, *, only: str = "", protocol: str |
     >>> runs[0].task, runs[0].seed
     ('quick / digits / TELL', 0)
     """
-    found: dict[str, Run] = {}
+    found: list[Run] = []
     for file in suites() if files is None else files:
         for number, entry in enumerate(_entries(file), start=1):
             try:
                 runs = _expand(entry, file.parent)
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"{file}, task {number}: {error}") from error
-            for run in runs:
-                found.setdefault(run.key, run)  # two tasks may share runs
-    return [run for run in found.values() if only in run.task and protocol in (None, run.protocol)]
+            found += runs
+    return [run for run in found if only in run.task and protocol in (None, run.protocol)]
 
 
 def _entries(file: Path) -> list[dict[str, Any]]:
@@ -143,9 +143,16 @@ def _expand(entry: dict[str, Any], folder: Path) -> list[Run]:
         raise ValueError("data and method are needed, or an experiment that needs none.")
     experiment = entry.get("experiment", "fit")
     usual_name = entry.get("protocol", "quick") if experiment == "fit" else experiment.rpartition(":")[2]
+    for name in ("seeds", "minutes", "revision"):
+        if entry.get(name, 1) <= 0:
+            raise ValueError(f"{name}={entry[name]!r} must be positive.")
     axes = {name: entry[name] if isinstance(entry[name], list) else [entry[name]] for name in ("data", "method")
             if name in entry}  # fmt: skip
+    for name, values in axes.items():
+        if not values or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{name}={entry[name]!r} must be a name or a list of names.")
     sweep = entry.get("sweep", {})
+    json.dumps([entry.get("params"), sweep])  # a date, say, is no parameter
     for name, values in sweep.items():
         if not isinstance(values, list):
             raise ValueError(f"sweep: {name}={values!r} must be a list of values.")

@@ -104,7 +104,12 @@ def curves(members: list[Group]) -> Figure | None:
 
 def is_sweep(members: list[Group]) -> bool:
     """Whether the groups differ by the values of one or two parameters, and have scores."""
-    return members[0].run.name not in (*TABLES, "curve", "blocks", "progress", "invariance") and len(members) > 1
+    scored = all("acc" in g.rows[0] for g in members)
+    return (
+        members[0].run.name not in (*TABLES, "curve", "blocks", "progress", "invariance")
+        and scored
+        and len(members) > 1
+    )
 
 
 def sweep(name: str, members: list[Group]) -> Figure:

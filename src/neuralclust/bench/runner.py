@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +48,20 @@ class Results:
         self.path = Path(path)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Rows by their keys; of several of one key the last with a result. A line cut short by a kill is left out."""
+        """Rows by their keys; of several of one key the last with a result. Lines cut short by a kill are left out."""
         rows: dict[str, dict[str, Any]] = {}
         if not self.path.exists():
             return rows
         for number, line in enumerate(self.path.read_text().splitlines(), start=1):
-            if not line.endswith("}"):
-                continue
             try:
                 row = json.loads(line)
-                key = row["key"]
-            except (json.JSONDecodeError, KeyError) as error:
+            except json.JSONDecodeError as error:
+                if line.startswith('{"key"') or '{"key"'.startswith(line):
+                    continue
                 raise ValueError(f"{self.path}, line {number} is not a row of results: {line[:60]!r}.") from error
+            if not isinstance(row, dict) or "key" not in row:
+                raise ValueError(f"{self.path}, line {number} is not a row of results: {line[:60]!r}.")
+            key = row["key"]
             if "skipped" not in row or "skipped" in rows.get(key, row):
                 rows[key] = row
         return rows
@@ -103,7 +108,13 @@ def run(
     part, parts = shard
     if not 1 <= part <= parts:
         raise ValueError(f"shard={part}/{parts} must be i/n with 1 <= i <= n.")
-    mine = [each for each in runs if int(each.key, 16) % parts == part - 1 and not each.impossible]
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"minutes={minutes} must be positive.")
+    once: dict[str, Run] = {}
+    for each in runs:
+        if int(each.key, 16) % parts == part - 1 and not each.impossible:
+            once.setdefault(each.key, each)
+    mine = list(once.values())
     rows = results.read()
     todo = [each for each in mine if _open(each, rows, minutes, retry)]
     say(f"{len(mine) - len(todo)} of {len(mine)} runs have rows; {len(todo)} to go.")
@@ -136,8 +147,8 @@ def _open(each: Run, rows: dict[str, dict[str, Any]], minutes: float | None, ret
         return True
     if "skipped" not in row:
         return False
-    if "minutes" in row:  # it took too long: only with more time
-        return (minutes or each.minutes) > row["minutes"]
+    if "minutes" in row:  # it took too long: only with more time, or elsewhere
+        return (minutes or each.minutes) > row["minutes"] or row["machine"] != _machine()
     return retry if row.get("failed") else unavailable(each) is None
 
 
@@ -165,6 +176,7 @@ def _row(each: Run, minutes: float | None) -> dict[str, Any]:
     known = {
         "key": each.key, "name": each.name, "experiment": each.experiment, "arguments": each.arguments,
         "setting": each.setting, "protocol": each.protocol, "seed": each.seed, "version": __version__,
+        "commit": _commit(),
     }  # fmt: skip
     if reason := unavailable(each):
         return {**known, "skipped": reason}
@@ -178,7 +190,11 @@ def _row(each: Run, minutes: float | None) -> dict[str, Any]:
             timeout=60 * limit,
         )
     except subprocess.TimeoutExpired:
-        return {**known, "skipped": f"over {limit:g} minutes on {os.cpu_count()} cores", "minutes": limit}
+        machine = _machine()
+        return {**known, "skipped": f"over {limit:g} minutes, {machine}", "minutes": limit, "machine": machine}
+    if done.returncode < 0:
+        reason = f"killed by signal {-done.returncode}" + (", out of memory?" if done.returncode == -9 else "")
+        return {**known, "skipped": reason, "failed": True}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
         return {**known, "skipped": last, "failed": True}
@@ -192,15 +208,39 @@ def child(text: str) -> None:
 
     from neuralclust.bench import experiments
 
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     name, arguments, seed = json.loads(text)
     found = experiments.find(name)(**arguments, seed=seed)
-    machine = f"GPU: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    about: dict[str, Any] = {"machine": machine, "python": platform.python_version(), "torch": torch.__version__}
+    about: dict[str, Any] = {"machine": _machine(), "python": platform.python_version(), "torch": torch.__version__}
     with suppress(ImportError):  # not on Windows
         import resource
 
         about["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     sys.stdout.write(json.dumps({**about, **found}) + "\n")
+
+
+def _end_with(parent: int) -> None:
+    """A runner that is killed cannot stop its run: the run looks for itself."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+@cache
+def _machine() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+
+
+@cache
+def _commit() -> str | None:
+    """Of the sources, if they are under version control."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
+    with suppress(OSError):
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.stdout.strip() or None
+    return None
 
 
 def _estimate(todo: Sequence[Run], rows: dict[str, dict[str, Any]]) -> str:

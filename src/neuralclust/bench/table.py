@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import html
+import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 from neuralclust import registry
 from neuralclust.bench.plan import Run
 from neuralclust.bench.runner import duration
+from neuralclust.datasets._catalog import CATALOG
 
 PAPERS = {
     "kmeansnet": ("KMeansNet", "k-meansNet: When k-means Meets Differentiable Programming"),
@@ -47,7 +50,13 @@ class Group(NamedTuple):
     method: str
     setting: str
     rows: list[Row]
+    planned: int
     reason: str
+
+    @property
+    def seeds(self) -> str:
+        """How many, and of how many if some are missing."""
+        return str(len(self.rows)) + (f" of {self.planned}" if len(self.rows) < self.planned else "")
 
 
 def published(paper: str) -> list[dict[str, str]]:
@@ -84,11 +93,11 @@ def groups(runs: Sequence[Run], rows: dict[str, Row]) -> list[Group]:
         done = [row for row in mine if "skipped" not in row]
         reason = next((row["skipped"] for row in mine if "skipped" in row), run.impossible or _not_yet(run))
         method = run.arguments.get("method", "")
-        found.append(Group(run, method, run.setting, done, reason))
+        found.append(Group(run, method, run.setting, done, len(members), reason))
         if len(started := [row for row in done if "kmeans" in row]):
             of = f"codes of {method}" + (f", {run.setting}" if run.setting else "")
             codes = [{"seed": row["seed"], **row["kmeans"]} for row in started]
-            found.append(Group(run, "AEKMeans", of, codes, ""))
+            found.append(Group(run, "AEKMeans", of, codes, len(codes), ""))
     return found
 
 
@@ -115,19 +124,23 @@ def document(runs: Sequence[Run], rows: dict[str, Row]) -> list[Block]:
     scored = [g for g in found if "data" in g.run.arguments]
     fits = [g for g in scored if g.run.experiment == "fit"]
     machines = sorted({row["machine"] for g in scored for row in g.rows if "machine" in row})
+    early = sum("commit" not in row for row in rows.values() if "skipped" not in row)
     blocks: list[Block] = [
         Heading(1, "Results"),
         "Made by `neuralclust bench table` from the rows of `neuralclust bench run`; nothing here is typed by hand. "
         "Percent, mean ± standard deviation over seeds, labels of the last epoch. Quick: the default of each method, "
         "made for two cores; paper: the published schedule of the published variant. "
-        f"Machines: {', '.join(machines) or 'none yet'}. Times were often taken beside other work.",
+        f"Machines: {', '.join(machines) or 'none yet'}. Times were often taken beside other work."
+        + (f" {early} rows, those without a commit, are of earlier scripts and states of the code." if early else ""),
         Heading(2, "Overview"),
-        "ACC at default settings, raw rows, no augmentation. AEKMeans: k-means on the codes of an autoencoder.",
+        "ACC at default settings, raw rows, no augmentation; KMeans with 10 restarts. AEKMeans: k-means on the codes "
+        "of an autoencoder, its own or TELL's.",
         overview(fits),
         Heading(2, "Data set by data set"),
         "Best: ACC of the run with the smallest loss, which `n_init` would keep. The last two columns compare with the "
-        "method of the highest mean, over the seeds that both have: how often this one was better, and the p-value of "
-        "a paired t-test.",
+        "method of the highest mean, over the seeds that both have (a method without chance has one result for all): "
+        "how often this one was better, and the p-value of a paired t-test, not corrected for the number of tests or "
+        "for the choice of the best.",
     ]
     for data in dict.fromkeys(g.run.arguments["data"] for g in fits if g.rows):
         here = [g for g in fits if g.run.arguments["data"] == data and g.run.name in TABLES]
@@ -135,8 +148,8 @@ def document(runs: Sequence[Run], rows: dict[str, Row]) -> list[Block]:
     for paper, (method, title) in PAPERS.items():
         blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
     blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
-    missing = [[g.run.task, g.reason] for g in scored if not g.rows]
-    blocks += [Heading(2, "What has no row"), Grid(["task", "why"], missing)]
+    missing = [[g.run.task, g.seeds, g.reason] for g in scored if len(g.rows) < g.planned]
+    blocks += [Heading(2, "What is missing"), Grid(["task", "seeds", "why"], missing)]
     return blocks
 
 
@@ -172,30 +185,29 @@ def by_data(members: list[Group]) -> Grid:
     members = sorted((g for g in members if g.rows), key=lambda g: -mean(row["acc"] for row in g.rows))
     lines = []
     for g in members:
-        wins, p = compare(g.rows, members[0].rows) if g is not members[0] else ("", "")
-        smallest = min((row for row in g.rows if row.get("loss") is not None), key=lambda r: r["loss"], default=None)
-        seconds = [row["seconds"] for row in g.rows if "seconds" in row]
+        wins, p = compare(g, members[0]) if g is not members[0] else ("", "")
+        finite = [row for row in g.rows if math.isfinite(row.get("loss") or math.nan)]
+        smallest = min(finite, key=lambda row: row["loss"], default=None)
+        machines = {row["machine"] for row in g.rows if "machine" in row}
         lines.append(
             [
-                g.method, g.setting, str(len(g.rows)), *(cell(row[s] for row in g.rows) for s in SCORES),
+                g.method, g.setting, g.run.protocol, g.seeds, *(cell(row[s] for row in g.rows) for s in SCORES),
                 f"{100 * smallest['acc']:.1f}" if smallest and len(g.rows) > 1 else "",
-                duration(mean(seconds)) if seconds else "", wins, p,
+                _time(g), ", ".join(sorted(machines)), wins, p,
             ]
         )  # fmt: skip
-    return Grid(["method", "setting", "seeds", "ACC", "NMI", "ARI", "best", "time", "better", "p"], lines)
+    names = ["method", "setting", "protocol", "seeds", "ACC", "NMI", "ARI", "best", "time", "machine", "better", "p"]
+    return Grid(names, lines)
 
 
-def compare(ours: list[Row], best: list[Row]) -> tuple[str, str]:
-    """Seeds in which `ours` is better, and the p-value of a paired t-test; empty with fewer than three pairs.
-
-    A method without a seed has one row, which stands for all.
-    """
+def compare(ours: Group, best: Group) -> tuple[str, str]:
+    """Seeds in which `ours` is better, and the p-value of a paired t-test; empty with fewer than three pairs."""
     from scipy.stats import ttest_rel
 
-    a, b = ({row["seed"]: row["acc"] for row in rows} for rows in (ours, best))
-    if len(a) == 1:
+    a, b = ({row["seed"]: row["acc"] for row in g.rows} for g in (ours, best))
+    if not _has_chance(ours.method):
         a = dict.fromkeys(b, *a.values())
-    if len(b) == 1:
+    if not _has_chance(best.method):
         b = dict.fromkeys(a, *b.values())
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < 3:
@@ -207,6 +219,16 @@ def compare(ours: list[Row], best: list[Row]) -> tuple[str, str]:
         return f"{wins} of {len(seeds)}", ""
     p = ttest_rel(*zip(*pairs, strict=True)).pvalue
     return f"{wins} of {len(seeds)}", "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+@cache
+def _has_chance(method: str) -> bool:
+    return "random_state" in registry.make(method, 2).get_params()
+
+
+def _time(g: Group) -> str:
+    seconds = [row["seconds"] for row in g.rows if "seconds" in row]
+    return duration(mean(seconds)) if seconds else ""
 
 
 def by_paper(paper: str, proposed: str, fits: list[Group]) -> list[Block]:
@@ -223,12 +245,13 @@ def by_paper(paper: str, proposed: str, fits: list[Group]) -> list[Block]:
             continue
         for each in data:
             mine = [line for line in lines if line["data"] == each]
-            blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), _beside(mine, each, fits, proposed)]
+            main = number == next(line["table"] for line in published(paper) if line["data"] == each)
+            blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), _beside(mine, each, fits, proposed, main)]
     return blocks
 
 
-def _beside(lines: list[dict[str, str]], data: str, fits: list[Group], proposed: str) -> Grid:
-    """The printed lines, ours that belong to them, and all of ours of the proposed method."""
+def _beside(lines: list[dict[str, str]], data: str, fits: list[Group], proposed: str, main: bool) -> Grid:
+    """The printed lines and ours that belong to them; in a paper's main table also all else of the proposed method."""
     here = [g for g in fits if g.run.arguments["data"] in (data, STAND_INS.get(data))]
     grid: list[list[str]] = []
     used: set[int] = set()
@@ -237,13 +260,13 @@ def _beside(lines: list[dict[str, str]], data: str, fits: list[Group], proposed:
         ours = [g for g in here if g.method == line["method"] and matches(g, line["setting"], proposed)]
         ours = [g for g in ours if g.rows] or ours[:1]
         if not ours:
-            remark = "" if line["method"] in registry.ALL else "not in the library"
+            remark = _no_task(data) if line["method"] in registry.ALL else "not in the library"
             grid.append([line["method"], line["setting"], printed, "", "", "", remark])
         for i, g in enumerate(ours):
             setting = line["setting"] if i == 0 and g.method != proposed else g.setting
             grid.append([g.method, setting, "" if i else printed, *_ours(g, data)])
         used.update(map(id, ours))
-    more = [g for g in here if g.method == proposed and id(g) not in used and g.rows]
+    more = [g for g in here if main and g.method == proposed and id(g) not in used and g.rows]
     grid += [[proposed, g.setting, "", *_ours(g, data)] for g in more]
     return Grid(["method", "setting", "published", "ours", "seeds", "time", "remark"], grid)
 
@@ -254,7 +277,7 @@ def matches(g: Group, setting: str, proposed: str) -> bool:
     Of the proposed method, the published schedule of the published variant; of the others what they do by default.
     """
     if g.method == proposed:
-        return g.run.protocol == "paper" and setting in (g.setting, "")
+        return g.run.protocol == "paper" and setting == g.setting
     if g.method == "AEKMeans" and setting in ("", "FCN"):
         return g.setting in ("", f"codes of {proposed}")
     return g.setting == setting
@@ -264,10 +287,14 @@ def _ours(g: Group, data: str) -> list[str]:
     if not g.rows:
         return ["", "", "", g.reason]
     own = g.run.arguments["data"]
-    seconds = [row["seconds"] for row in g.rows if "seconds" in row]
     remark = ", ".join(part for part in (g.run.protocol, f"on {own}" if own != data else "") if part)
     ours = " / ".join(cell(row[s] for row in g.rows) for s in SCORES)
-    return [ours, str(len(g.rows)), duration(mean(seconds)) if seconds else "", remark]
+    return [ours, g.seeds, _time(g), remark]
+
+
+def _no_task(data: str) -> str:
+    spec = CATALOG.get(data)
+    return "the data cannot be downloaded" if spec and not (spec.files or spec.parent) else "no task"
 
 
 def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], proposed: str) -> Grid:

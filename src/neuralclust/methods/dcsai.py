@@ -302,7 +302,7 @@ class DCSAI(NeuralClusterer):
         return make_optimizer(recipe.optimizer, params, lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        changes = LabelChanges(recipe.n_samples)
+        changes = LabelChanges(recipe.n_samples, recipe.memory)
 
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             x, z, codes = self._encode_views(module, x)

@@ -424,7 +424,7 @@ class NCSC(NeuralClusterer):
         return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr))
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        changes = LabelChanges(recipe.n_samples)
+        changes = LabelChanges(recipe.n_samples, recipe.memory)
         classifier, *autoencoder = self._optimizers(module, recipe)
 
         def whole(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
@@ -443,28 +443,28 @@ class NCSC(NeuralClusterer):
         *autoencoder: torch.optim.Optimizer,
     ) -> list[Update]:
         """On every batch Eq. 9 for the autoencoder, Eq. 5 for the classifier, then Eq. 8 for both."""
-        seen, weight = 0, self.clustering_weight
+        memory = recipe.memory
+        memory["seen"] = torch.tensor(0)
         epoch = recipe.n_samples - recipe.n_samples % recipe.batch_size  # rows that a pass sees
 
         def subspace(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             return self._subspace(module, x)[2]
 
         def classify(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            nonlocal seen
             with torch.no_grad():
                 z = module.encode(x)
                 a_s = self._self_expressive(z)
-            terms = self._printed(module, z, a_s, self.l or (0.7 if seen < epoch else 0.9))
-            seen += len(x)
+            terms = self._printed(module, z, a_s, self.l or (0.7 if memory["seen"] < epoch else 0.9))
+            memory["seen"] = memory["seen"] + len(x)
             return {"loss": terms["clu"], **terms, "changed": changes(module.head.predict(z), index)}
 
         def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-            nonlocal weight
             z, a_s, terms = self._subspace(module, x)
-            pairs = self._printed(module, z, a_s, self.l or (0.7 if seen <= epoch else 0.9))
-            if weight is None:
-                weight = float(terms["subspace"].detach() / pairs["clu"].detach().clamp_min(1e-6))
-            return self._whole(terms, pairs, weight)
+            pairs = self._printed(module, z, a_s, self.l or (0.7 if memory["seen"] <= epoch else 0.9))
+            if self.clustering_weight is not None:
+                return self._whole(terms, pairs, self.clustering_weight)
+            first = terms["subspace"].detach() / pairs["clu"].detach().clamp_min(1e-6)
+            return self._whole(terms, pairs, float(memory.setdefault("weight", first)))
 
         alone = [Update(classify, classifier)]
         if not autoencoder:

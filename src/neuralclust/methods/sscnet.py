@@ -297,12 +297,11 @@ class SSCNet(NeuralClusterer):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> None:
         """Choose the anchors; their graph, embedding and first clusters."""
-        chosen = torch.randperm(len(source), generator=trainer.generator)[: recipe.n_anchors]
-        recipe.anchors = Rows(source, chosen)
-        recipe.position = torch.full((len(source),), -1)  # of a row among the anchors
-        recipe.position[chosen] = torch.arange(len(chosen))
+        recipe.memory["anchors"] = torch.randperm(len(source), generator=trainer.generator)[: recipe.n_anchors]
+        self._find_anchors(source, recipe)
         if self.variant == "paper":
-            recipe.start = random_orthonormal(min(recipe.batch_size, len(source)), self.n_clusters, trainer.generator)
+            size = min(recipe.batch_size, len(source))
+            recipe.memory["start"] = random_orthonormal(size, self.n_clusters, trainer.generator)
             self._printed_anchors(module, recipe, trainer.device)
             return
         z = self._anchor_codes(module, recipe, trainer.device)
@@ -314,6 +313,17 @@ class SSCNet(NeuralClusterer):
             super()._place_centers(module, source, recipe, trainer, seed)
             labels = squared_euclidean(z, module.head.centers).argmin(dim=1)
         module.head.set_embedding_(vectors, labels)
+
+    def _find_anchors(self, source: Source, recipe: SimpleNamespace) -> None:
+        chosen = recipe.memory["anchors"]
+        recipe.anchors = Rows(source, chosen)
+        recipe.position = torch.full((len(source),), -1)  # of a row among the anchors
+        recipe.position[chosen] = torch.arange(len(chosen))
+
+    def _recall(self, module: ClusterModule, source: Source, recipe: SimpleNamespace) -> None:
+        self._find_anchors(source, recipe)
+        if self.variant == "repaired":
+            recipe.graph = module.head.graph()
 
     def _anchor_codes(self, module: ClusterModule, recipe: SimpleNamespace, device: torch.device) -> Tensor:
         mode = module.training
@@ -371,19 +381,19 @@ class SSCNet(NeuralClusterer):
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         """Algorithm 1: every third batch teaches the codes, every third the eigenvectors too, every third all."""
-        changes = LabelChanges(recipe.n_samples)
+        changes = LabelChanges(recipe.n_samples, recipe.memory)
         if self.variant == "repaired":
             coding, embed, classify = self._coding, self._embed, self._classify
         else:
             coding, embed, classify = self._printed_coding, self._printed_embed, self._printed_classify
         batches = max(1, recipe.n_samples // recipe.batch_size)
-        seen = 0
+        recipe.memory["seen"] = torch.tensor(0)
 
         def codes(module: ClusterModule, x: Tensor) -> tuple[Tensor, Terms]:
-            nonlocal seen
+            seen = int(recipe.memory["seen"])
             if seen and seen % batches == 0:
                 self._follow(module, recipe)
-            seen += 1
+            recipe.memory["seen"] = torch.tensor(seen + 1)
             return coding(module, self._view(module, x))
 
         def eigenvectors(module: ClusterModule, x: Tensor, index: Tensor) -> tuple[Tensor, Terms]:
@@ -450,7 +460,7 @@ class SSCNet(NeuralClusterer):
     ) -> tuple[Tensor, Tensor]:
         """Eigenvectors of the batch's own graph, from the start that all batches share, and Eq. 28."""
         lap = laplacian(knn_graph(z, recipe.n_neighbors, recipe.bandwidth), normalized=False)
-        y = recipe.start[: len(z)].to(z.device)
+        y = recipe.memory["start"][: len(z)].to(z.device)
         for layer in module.head.layers:
             y = layer(y, lap)
         return F.pad(y, (0, self.n_clusters)), (y * multiply(lap, y)).sum()

@@ -69,9 +69,9 @@ class ClusterModule(nn.Module):
         tile of rows.
         """
         wide = [layer for layer in self.autoencoder.encoder.modules() if isinstance(layer, nn.Linear) and _packs(layer)]
-        for layer in wide:
-            layer.__dict__["forward"] = _onednn_linear(layer)
         try:
+            for layer in wide:
+                layer.__dict__["forward"] = _onednn_linear(layer)
             yield
         finally:
             for layer in wide:
@@ -110,6 +110,8 @@ class ClusterModule(nn.Module):
 def _packs(layer: nn.Linear) -> bool:
     """Whether a layer is a plain linear one, on the CPU, and wide enough."""
     if type(layer) is not nn.Linear or "forward" in layer.__dict__ or not torch.backends.mkldnn.is_available():
+        return False
+    if layer._forward_pre_hooks:  # weight_norm and its like make the weight anew before each call
         return False
     weight = layer.weight
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= _WIDE_LAYER

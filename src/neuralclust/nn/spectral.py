@@ -136,6 +136,12 @@ class SpectralLayer(CentroidLayer):
         points = self.compared(z)
         self.anchors[: len(z)] = points
         self.n_used.fill_(len(z))
+        return self.graph()
+
+    @torch.no_grad()
+    def graph(self) -> Tensor:
+        """Graph ``(m, m)`` of the anchors, sparse; sets the scale of its weights."""
+        points = self.anchors[: int(self.n_used)]
         i, j, squared = neighbor_edges(points, self.n_neighbors)
         self.scale.copy_(self.bandwidth * distance_scale(squared))
         return symmetric_graph(i, j, edge_weights(squared, self.scale), len(points))

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 _BLOCK_BYTES = 2**27  # of the products of a block of rows with all rows
 _GRAM_BYTES = 2**26  # of the Gram matrices of the supports solved together
 _ROWS = 256  # of a block
+_THREADS = 8  # at most, each with a block
 _SUPPORT = 64  # others that a row starts with
 _SWEEPS = 20  # of coordinate descent, which find most of a support
 _TOGETHER = 30  # steps in which several may join a support
@@ -106,7 +107,8 @@ def active_set(
     n, dtype = dictionary.n, dictionary.dtype
     parts, failed, all_blocks = [], set(), blocks(dictionary)
     # The products are many and small: a thread a block, rather than all threads for each product.
-    threads = max((found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"), default=1)
+    found = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    threads = min(max(found, default=1), _THREADS)
     pool = ThreadPoolExecutor(threads)
     try:
         with threadpool_limits(1, user_api="blas"):

@@ -1,0 +1,320 @@
+"""Checkpoints of a fit: one file with all that the next epoch depends on, so that it goes on bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from neuralclust import __version__
+
+if TYPE_CHECKING:
+    from neuralclust.data import Source
+    from neuralclust.nn import ClusterModule
+    from neuralclust.training import Update
+
+FILE = "checkpoint.safetensors"
+_FORMAT = 1
+_PROBED = 64  # rows that tell one data set from another
+
+
+class Checkpoint:
+    """Where, and how often, a fit writes down how far it is.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds one file, ``checkpoint.safetensors``; it is made if missing. A new checkpoint replaces the last one whole
+        or not at all.
+    every_epochs : int, default=1
+        Epochs between two checkpoints.
+    every_seconds : float, default=0.0
+        Least time between two, for epochs that are short.
+
+    Notes
+    -----
+    Callbacks begin anew when a fit goes on: they are told of the epochs that are left.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from neuralclust import TELL, Checkpoint
+    >>> from neuralclust.datasets import make_sphere_clusters
+    >>> X, y = make_sphere_clusters(100, 3, 8, noise=0.1, random_state=0)
+    >>> model = TELL(3, hidden_layer_sizes=(16,), pretrain_epochs=2, max_epochs=2, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     labels = model.fit(X, checkpoint=Checkpoint(folder, every_epochs=2)).labels_
+    ...     again = model.fit(X, checkpoint=folder, resume=True).labels_
+    >>> bool((labels == again).all())
+    True
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, every_epochs: int = 1, every_seconds: float = 0.0):
+        if not isinstance(every_epochs, int) or every_epochs < 1:
+            raise ValueError(f"every_epochs={every_epochs!r} must be a whole number of epochs, at least 1.")
+        if not every_seconds >= 0:
+            raise ValueError(f"every_seconds={every_seconds!r} must be at least 0.")
+        self.folder = Path(folder)
+        self.every_epochs = every_epochs
+        self.every_seconds = every_seconds
+
+
+class Keeper:
+    """The checkpoints of one fit: writes them, and gives back what the last one holds."""
+
+    def __init__(self, checkpoint: Any, resume: bool, estimator: Any, source: Source):
+        if checkpoint is None:
+            if resume:
+                raise ValueError("resume=True needs checkpoint=, the folder of the fit that is to go on.")
+            self.settings = None
+        elif isinstance(checkpoint, Checkpoint):
+            self.settings = checkpoint
+        elif isinstance(checkpoint, (str, os.PathLike)):
+            self.settings = Checkpoint(checkpoint)
+        else:
+            raise TypeError(f"checkpoint={checkpoint!r} must be a folder or a neuralclust.Checkpoint.")
+        self.about: dict[str, Any] = {}
+        self.memory: dict[str, Tensor] = {}
+        self.best: tuple[float, ClusterModule, int, int] | None = None
+        self._found: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+        self._run, self._seeds, self._history = 0, [0], []  # type: ignore[var-annotated]
+        self._last = time.monotonic()
+        if self.settings is None:
+            return
+        self.path = self.settings.folder / FILE
+        self.about = _describe(estimator, source)
+        self._prepare_folder()
+        if self.path.exists():
+            position, tensors = _read(self.path)
+            if resume:
+                _compare(self.path, position["about"], self.about)
+                self._found = position, tensors
+            elif not position["finished"]:
+                raise FileExistsError(
+                    f"{self.path} is of a fit that has not ended. Pass resume=True to go on with it, or remove it."
+                )
+
+    def _prepare_folder(self) -> None:
+        assert self.settings is not None
+        folder = self.settings.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            trial = folder / f".{FILE}.tmp"
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            raise OSError(f"checkpoint={str(folder)!r} cannot be written to: {error.strerror or error}.") from error
+
+    # -- going on ---------------------------------------------------------------------------------------------
+
+    def begin(self, seeds: list[int]) -> list[int]:
+        """The seeds of the restarts: those of the fit that goes on, if one does."""
+        self._seeds = self._found[0]["seeds"] if self._found else seeds
+        return self._seeds
+
+    @property
+    def run(self) -> int:
+        """The restart to begin with."""
+        return self._found[0]["run"] if self._found else 0
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Rows of the epochs that are done."""
+        return list(self._found[0]["history"]) if self._found else []
+
+    def earlier_best(self, build: Any) -> tuple[float, ClusterModule, int, int] | None:
+        """The best of the restarts that are done; ``build`` makes a module to hold it from its seed."""
+        if not self._found or self._found[0]["best"] is None:
+            return None
+        loss, n_iter, seed = self._found[0]["best"]
+        module = build(seed)
+        module.load_state_dict(_part(self._found[1], "best"))
+        return loss, module, n_iter, seed
+
+    def is_past(self, stage: str) -> bool:
+        """Whether the stage is done, and the next one has begun."""
+        return self._found is not None and stage == "pretrain" and self._found[0]["stage"] == "fit"
+
+    def recall(self, module: ClusterModule) -> None:
+        """Module and memory as they are in the checkpoint, before the stage that goes on is set up."""
+        assert self._found is not None
+        module.load_state_dict(_part(self._found[1], "module"))
+        self.memory.update(_part(self._found[1], "memory"))
+
+    def restore(
+        self, stage: str, module: ClusterModule, updates: list[Update], generator: torch.Generator
+    ) -> dict[str, Any] | None:
+        """Put everything back as it was after the last epoch that was written down; beside it, what else is known."""
+        if not self._found or self._found[0]["stage"] != stage:
+            return None
+        (position, tensors), self._found = self._found, None
+        module.load_state_dict(_part(tensors, "module"))
+        for i, optimizer in enumerate(_optimizers(updates)):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in _part(tensors, f"optimizer.{i}").items():
+                number, _, key = name.partition(".")
+                state.setdefault(int(number), {})[key] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.memory.update(_part(tensors, "memory"))
+        generator.set_state(tensors["random.order"])
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+        return {**position, "before": _part(tensors, "before")}
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def start_run(self, run: int, history: list[dict[str, Any]], best: Any) -> None:
+        """A restart begins."""
+        self._run, self._history, self.best = run, history, best
+        self.memory.clear()
+
+    def write(
+        self,
+        stage: str,
+        rows: list[dict[str, Any]],
+        batch: int,
+        done: bool,
+        module: ClusterModule,
+        updates: list[Update],
+        generator: torch.Generator,
+        before: Mapping[str, Tensor],
+    ) -> None:
+        """Write an epoch down, if it is time to."""
+        if self.settings is None:
+            return
+        late = time.monotonic() - self._last >= self.settings.every_seconds
+        if not done and not (late and len(rows) % self.settings.every_epochs == 0):
+            return
+        tensors = {**_named("module", module.state_dict()), **_named("before", before), **_named("memory", self.memory)}
+        for i, optimizer in enumerate(_optimizers(updates)):
+            for number, values in optimizer.state_dict()["state"].items():
+                tensors |= _named(f"optimizer.{i}.{number}", {k: v for k, v in values.items() if v is not None})
+        tensors["random.order"], tensors["random.cpu"] = generator.get_state(), torch.get_rng_state()
+        if module.shift.is_cuda:
+            tensors["random.cuda"] = torch.cuda.get_rng_state(module.shift.device)
+        if self.best is not None:
+            tensors |= _named("best", self.best[1].state_dict())
+        self._put(
+            {
+                "stage": stage, "rows": rows, "batch": batch, "done": done, "history": self._history, "run": self._run,
+                "best": None if self.best is None else [self.best[0], *self.best[2:]], "finished": False,
+            },
+            tensors,
+        )  # fmt: skip
+        self._last = time.monotonic()
+
+    def finish(self) -> None:
+        """The fit is over: a later one may take the folder."""
+        if self.settings is None or not self.path.exists():
+            return
+        position, tensors = _read(self.path)
+        self._put({**position, "finished": True}, tensors)
+
+    def _put(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        seeds = [int(seed) for seed in self._seeds]
+        text = json.dumps({"format": _FORMAT, "about": self.about, "seeds": seeds, **position})
+        metadata = {"neuralclust": text, "sha256": _digest(text, tensors)}
+        new = self.path.with_name(f".{FILE}.tmp")
+        try:
+            with new.open("wb") as file:
+                file.write(save(tensors, metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, self.path)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            kept = "; the last one is kept" if self.path.exists() else ""
+            raise OSError(f"{self.path} cannot be written: {error.strerror or error}{kept}.") from error
+
+
+def _optimizers(updates: list[Update]) -> list[torch.optim.Optimizer]:
+    """Each once, in order: updates may share one."""
+    return list(dict.fromkeys(optimizer for update in updates for optimizer in update.optimizers))
+
+
+def _named(part: str, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{part}/{name}": torch.as_tensor(value) for name, value in values.items()}
+
+
+def _part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    found = {}
+    for name, value in tensors.items():
+        head, slash, rest = name.partition("/")
+        if slash and head == part:
+            found[rest] = value
+        elif slash and head.startswith(f"{part}."):  # optimizer.0.3/exp_avg: number and name
+            found[f"{head.removeprefix(f'{part}.')}.{rest}"] = value
+    return found
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            # Copies: what is mapped from the file need not be aligned as torch would, which changes the last digit.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        position = json.loads(metadata["neuralclust"])
+        whole = metadata["sha256"] == _digest(metadata["neuralclust"], tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of neuralclust, or is damaged: {error}. Remove it.") from error
+    if not whole:
+        raise ValueError(f"{path} is damaged: its checksum does not fit its contents. Remove it.")
+    if position["format"] > _FORMAT:
+        raise ValueError(f"{path} has format {position['format']}, of a newer version. Upgrade neuralclust.")
+    return position, tensors
+
+
+def _describe(estimator: Any, source: Source) -> dict[str, Any]:
+    """What must be the same for a fit to go on."""
+    from neuralclust.io import _plain
+
+    params = {
+        name: f"{type(value).__name__}()" if isinstance(value, nn.Module) else _plain(value)
+        for name, value in estimator.get_params(deep=False).items()
+        if name != "device" and not isinstance(value, np.random.RandomState)
+    }
+    n = len(source)
+    rows = torch.from_numpy(np.unique(np.linspace(0, n - 1, min(_PROBED, n)).astype(int)))
+    digest = hashlib.sha256()
+    for _, x in source.batches(rows.split(8)):
+        digest.update(x.contiguous().cpu().numpy().tobytes())
+    return {
+        "neuralclust": __version__, "class": type(estimator).__name__, "params": params, "n_samples": n,
+        "shape": list(source.shape), "rows": digest.hexdigest()[:16],
+    }  # fmt: skip
+
+
+def _compare(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    if there == here:
+        return
+    if there["class"] != here["class"]:
+        what = f"of {there['class']}, not of {here['class']}"
+    elif there["params"] != here["params"]:
+        name = next(n for n in here["params"] if there["params"].get(n) != here["params"][n])
+        what = f"with {name}={there['params'].get(name)!r}, not with {name}={here['params'][name]!r}"
+    elif there["neuralclust"] != here["neuralclust"]:
+        what = f"of neuralclust {there['neuralclust']}; this is {here['neuralclust']}"
+    else:
+        what = "with other rows"
+    raise ValueError(f"{path} is of a fit {what}. Give it what it had, or another folder.")
