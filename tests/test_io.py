@@ -20,8 +20,10 @@ def saved(method, easy, tmp_path):
 
 
 def rewrite(path, **changes):
+    """Change the description, and set the checksum right."""
     config = json.loads((path / "config.json").read_text())
     config.update(changes)
+    config["sha256"] = _digest(path / "model.safetensors", config)
     (path / "config.json").write_text(json.dumps(config))
 
 
@@ -184,7 +186,7 @@ def damage_header(path):
     tensors = load_file(path / "model.safetensors")
     tensors["shift"] = torch.zeros(3)
     save_file(tensors, path / "model.safetensors")
-    rewrite(path, sha256=_digest(path / "model.safetensors"))
+    rewrite(path)
 
 
 def params(path, **changes):
@@ -198,7 +200,7 @@ def tamper(**changes):
         tensors = load_file(path / "model.safetensors")
         tensors.update({name: make(tensors[name]) for name, make in changes.items()})
         save_file(tensors, path / "model.safetensors")
-        rewrite(path, sha256=_digest(path / "model.safetensors"))
+        rewrite(path)
 
     return change
 
@@ -222,6 +224,10 @@ DAMAGE = {
     "truncated": (damage_truncate, "damaged"),
     "one bit": (damage_flip, "damaged"),
     "half a description": (damage_json, "not JSON"),
+    "an edited parameter": (
+        lambda p: (p / "config.json").write_text((p / "config.json").read_text().replace("0.2", "0.3")),
+        "damaged or was edited",
+    ),
     "other tensors": (damage_header, "tensors"),
     "empty description": (lambda p: (p / "config.json").write_text("[]"), "not the description"),
     "newer format": (lambda p: rewrite(p, format=99, neuralclust="9.9"), "written by neuralclust 9.9"),

@@ -72,7 +72,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         tensors["labels_"] = torch.from_numpy(np.ascontiguousarray(estimator.labels_))
         save_file(tensors, new / TENSORS)
         config = _describe(estimator)
-        config["sha256"] = _digest(new / TENSORS)
+        config["sha256"] = _digest(new / TENSORS, config)
         (new / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         if path.exists():
             path.rename(old)
@@ -118,8 +118,10 @@ def load(
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} has no {name}: it is not a model that neuralclust saved.")
     config = _read_config(path / CONFIG)
-    if _digest(path / TENSORS) != config["sha256"]:
-        raise ValueError(f"{path / TENSORS} is damaged: its checksum is not the one in {CONFIG}. Restore both.")
+    if _digest(path / TENSORS, config) != config["sha256"]:
+        raise ValueError(
+            f"{path} is damaged or was edited: the checksum in {CONFIG} is not that of its files. Restore both."
+        )
     params = dict(config["params"])
     if params.get("encoder") == _CUSTOM:
         if encoder is None:
@@ -271,6 +273,10 @@ def _read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest(tensors: Path, config: dict[str, Any]) -> str:
+    """Of both files: of the tensors' bytes, and of what the description says, however it is laid out."""
+    with tensors.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    described = {key: value for key, value in config.items() if key != "sha256"}
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    return digest.hexdigest()
