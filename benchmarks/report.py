@@ -200,6 +200,58 @@ def with_measured(text: str, rows: dict[str, dict]) -> str:
     return f"{before}{BEGIN}\n\n{measured(rows)}\n{END}{after}"
 
 
+def reliability(found: dict[str, list[dict]]) -> str:
+    """docs/reliability.md."""
+
+    def each(name: str) -> list[tuple[dict, dict]]:
+        return [(row["arguments"], row) for row in found.get(name, [])]
+
+    lines = [
+        "# Reliability",
+        "",
+        "Written by `make results` from the rows of `neuralclust bench run --tasks benchmarks/speed.toml`; two cores.",
+        "",
+        "## A fit that is killed",
+        "",
+        "`kill -9` at random moments of a fit with checkpoints, each time started again with `resume=True`; then the",
+        "saved model is compared, byte for byte, with that of a fit that nobody disturbed.",
+        *grid(
+            "method | kills survived | of them while a checkpoint was being written | the same model",
+            (
+                [a["method"], str(r["kills"]), str(r["while_writing"]), "yes" if r["same"] else "NO"]
+                for a, r in each("kills")
+            ),
+        ),
+        "## Any input",
+        "",
+        "Generated rows (8 dtypes, dense, sparse, lists; scales of 1e-30 to 1e30, far offsets, constant rows, copies,",
+        "huge outliers, NaN) with generated parameters, valid or not, over all neural methods: each ends in a model whose",
+        "labels are those of `predict` and whose probabilities sum to 1, or in a ValueError or TypeError that leaves the",
+        "estimator as it was. And saved models with bits flipped, bytes cut or put in: each is refused with a ValueError",
+        "or gives the same predictions.",
+        *grid(
+            "cases of each kind | without a fault | minutes",
+            ([f"{r['cases']:,}", "yes" if r["ok"] else "NO", f"{r['seconds'] / 60:.0f}"] for _, r in each("cases")),
+        ),
+        "## Files larger than memory",
+        "",
+        "TELL, 64-64-64-10, one epoch of each stage and `predict`, on a memory-mapped float32 table of 64 columns. Own:",
+        "the process with its libraries; mapped: pages of the file, which the system takes back when it needs them.",
+        *grid(
+            "rows | file, MiB | fit, s | predict, s | own, MiB | mapped, MiB",
+            (
+                [
+                    f"{a['n']:,}", f"{r['file_mib']:,.0f}", f"{r['fit_s']:.0f}", f"{r['predict_s']:.0f}",
+                    f"{r['own_mib']:,.0f}", f"{r['mapped_mib']:,.0f}",
+                ]
+                for a, r in each("memory")
+            ),
+        ),
+    ]  # fmt: skip
+    return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+
+
 if __name__ == "__main__":
     README.write_text(with_measured(README.read_text(), Results(HERE / "results.jsonl").read()))
     (HERE / "README.md").write_text(document(rows()))
+    (HERE.parent / "docs" / "reliability.md").write_text(reliability(rows()))
