@@ -227,16 +227,16 @@ def reliability(found: dict[str, list[dict]]) -> str:
         "Generated rows (8 dtypes, dense, sparse, lists; scales of 1e-30 to 1e30, far offsets, constant rows, copies,",
         "huge outliers, NaN) with generated parameters, valid or not, over all neural methods: each ends in a model",
         "whose labels are those of `predict` and whose probabilities sum to 1, or in a ValueError or TypeError that",
-        "leaves the estimator as it was. And saved models with bits flipped, bytes cut or put in: each is refused with a",
-        "ValueError or gives the same predictions.",
+        "leaves the estimator as it was. And saved models with bits flipped, bytes cut or put in: each is refused with",
+        "a ValueError or gives the same predictions.",
         *grid(
             "cases of each kind | without a fault | minutes",
             ([f"{r['cases']:,}", "yes" if r["ok"] else "NO", f"{r['seconds'] / 60:.0f}"] for _, r in each("cases")),
         ),
         "## Files larger than memory",
         "",
-        "TELL, 64-64-64-10, one epoch of each stage and `predict`, on a memory-mapped float32 table of 64 columns. Own:",
-        "the process with its libraries; mapped: pages of the file, which the system takes back when it needs them.",
+        "TELL, 64-64-64-10, one epoch of each stage and `predict`, on a memory-mapped float32 table of 64 columns.",
+        "Own: the process with its libraries; mapped: pages of the file, which the system takes back when it needs them.",
         *grid(
             "rows | file, MiB | fit, s | predict, s | own, MiB | mapped, MiB",
             (
