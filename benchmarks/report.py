@@ -236,7 +236,7 @@ def reliability(found: dict[str, list[dict]]) -> str:
         "## Files larger than memory",
         "",
         "TELL, 64-64-64-10, one epoch of each stage and `predict`, on a memory-mapped float32 table of 64 columns.",
-        "Own: the process with its libraries; mapped: pages of the file, which the system takes back when it needs them.",
+        "Own: the process with its libraries; mapped: pages of the file, which the system takes back as it needs.",
         *grid(
             "rows | file, MiB | fit, s | predict, s | own, MiB | mapped, MiB",
             (
