@@ -23,8 +23,8 @@ bench: .venv/.dev
 
 # The documents from the rows there are.
 results: .venv/.dev
-	$(BIN)/neuralclust bench table --results benchmarks/results.jsonl --out docs/results.md
 	$(BIN)/neuralclust bench plot --results benchmarks/results.jsonl --out docs/figures
+	$(BIN)/neuralclust bench table --results benchmarks/results.jsonl --figures docs/figures --out docs/results.md
 	$(BIN)/python benchmarks/report.py
 
 clean:

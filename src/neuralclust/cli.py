@@ -223,6 +223,7 @@ def _add_bench(commands: Any) -> None:
                 "neuralclust bench table --out results.md")  # fmt: skip
     table.add_argument("--out", type=Path, metavar="FILE",
                        help=".md or .html file to write or replace (default: Markdown to standard output)")  # fmt: skip
+    table.add_argument("--figures", type=Path, metavar="DIR", help="folder of what bench plot has drawn, to be linked")
     plot = add("plot", _bench_plot, "draw what the rows are enough for", "neuralclust bench plot --out figures")
     plot.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
                       help="folder for the pictures; those there are replaced (default: %(default)s)")  # fmt: skip
@@ -398,7 +399,11 @@ def _bench_table(args: argparse.Namespace) -> None:
 
     if args.out and args.out.suffix not in (".md", ".html"):
         raise ValueError(f"{args.out}: the extension must be .md or .html.")
-    blocks = table.document(bench.plan(args.tasks), _bench_rows(args.results))
+    pictures = []
+    if args.figures:
+        base = args.out.parent if args.out else Path()
+        pictures = [os.path.relpath(file, base) for file in sorted(args.figures.glob("*.png"))]
+    blocks = table.document(bench.plan(args.tasks), _bench_rows(args.results), pictures)
     text = table.page(blocks) if args.out and args.out.suffix == ".html" else table.markdown(blocks)
     if args.out is None:
         sys.stdout.write(text)

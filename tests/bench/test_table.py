@@ -137,6 +137,14 @@ def test_markdown_and_html_say_the_same(runs):
     assert "<h2>A &amp; B</h2>" in text
     assert "<td>&lt;2</td>" in text
     assert not re.search(r"(src|href)=", text)  # nothing from elsewhere
+    picture = [table.Picture("figures/a.png", "What <is> seen.")]
+    assert markdown(picture) == "![What <is> seen.](figures/a.png)\n\nWhat <is> seen.\n"
+    assert '<img src="figures/a.png" alt="What &lt;is&gt; seen.">' in page(picture)
+
+
+def test_every_picture_has_a_caption(runs):
+    blocks = document(runs, {}, ["figures/maps.png", "figures/of_someone_else.png"])
+    assert [b.path for b in blocks if isinstance(b, table.Picture)] == ["figures/maps.png"]
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -183,7 +191,8 @@ def test_cells():
 def test_the_committed_table_is_that_of_the_committed_rows():
     rows = Results(ROOT / "benchmarks" / "results.jsonl").read()
     assert rows
-    text = table.markdown(document(plan(), rows))
+    pictures = [f"figures/{file.name}" for file in sorted((ROOT / "docs" / "figures").glob("*.png"))]
+    text = table.markdown(document(plan(), rows, pictures))
     assert (ROOT / "docs" / "results.md").read_text() == text, "run: make results"
 
 

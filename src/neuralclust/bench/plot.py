@@ -156,7 +156,7 @@ def blocks(found: list[Group]) -> Figure | None:
     panel.set_xlabel("blocks after the first code")
     panel.set_ylabel("%")
     panel.set_title("SSCNet on USPS")
-    panel.legend(frameon=False, loc="center")
+    panel.legend(frameon=False, ncols=3, loc="center", bbox_to_anchor=(0.5, 0.27), fontsize=9)
     _open_frame(panel)
     return figure
 

@@ -40,7 +40,30 @@ class Grid(NamedTuple):
     lines: list[list[str]]
 
 
-Block = Heading | Grid | str
+class Picture(NamedTuple):
+    path: str
+    caption: str
+
+
+Block = Heading | Grid | Picture | str
+# What is to be seen, by the name that `plot` gives it.
+CAPTIONS = {
+    "published": "ACC that each paper prints for its method (|), and ours at the best setting there is, a point a seed.",
+    "curves": "Joint training on the digits: accuracy, NMI, and the loss.",
+    "centers": "Decoded centres over joint training (TELL, Figure 5, there on MNIST).",
+    "maps": "t-SNE of the codes over joint training; colours are classes, pentagons centres (TELL, Figure 6).",
+    "blocks": "SSCNet by the number of blocks (its Figure 3), each point a seed. Runs end near 95 or near 80, by which "
+    "of two nearly equal cuts of the codes' graph is found.",
+    "invariance": "DCSAI, Figure 1a. Left: the divergence of Eq. 5 as printed, and k-means on the codes, while an "
+    "autoencoder learns. Right: both while the assignments are made to agree.",
+    "optimiser": "Optimisers (TELL, Table 6; k-meansNet, Table 5), here on the digits with hard targets.",
+    "two-stage": "The encoder fixed after pretraining, or trained with the centres (TELL, Table 4).",
+    "start": "First centres (k-meansNet, Table 4).",
+    "alpha": "k-meansNet's alpha (its Figure 3).",
+    "noise": "DCSAI by the noise of its autoencoder (its Figure 4).",
+    "code_length": "DCSAI by the length of the codes (its Figure 6).",
+    "online": "A stream predicted before it is learned (TELL, Table 5).",
+}
 
 
 class Group(NamedTuple):
@@ -105,7 +128,7 @@ def _not_yet(run: Run) -> str:
     return "needs a GPU" if run.gpu else "not run yet"
 
 
-def document(runs: Sequence[Run], rows: dict[str, Row]) -> list[Block]:
+def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] = ()) -> list[Block]:
     """The whole report: an overview, every data set, every table of the papers.
 
     Parameters
@@ -114,6 +137,8 @@ def document(runs: Sequence[Run], rows: dict[str, Row]) -> list[Block]:
         The plan: also what has not been run appears.
     rows : dict of str to dict
         As :meth:`Results.read` gives them.
+    pictures : sequence of str, optional
+        Paths of what ``plot`` has drawn, as they are to be linked.
 
     Returns
     -------
@@ -147,6 +172,9 @@ def document(runs: Sequence[Run], rows: dict[str, Row]) -> list[Block]:
         blocks += [Heading(3, data), by_data(here)]
     for paper, (method, title) in PAPERS.items():
         blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
+    named = {Path(path).stem: path for path in pictures}
+    shown = [Picture(named[name], caption) for name, caption in CAPTIONS.items() if name in named]
+    blocks += [Heading(2, "Figures"), *shown] if shown else []
     blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
     missing = [[g.run.task, g.seeds, g.reason] for g in scored if len(g.rows) < g.planned]
     blocks += [Heading(2, "What is missing"), Grid(["task", "seeds", "why"], missing)]
@@ -353,6 +381,8 @@ def markdown(blocks: Iterable[Block]) -> str:
             if block.lines:
                 lines = [block.header, ["---"] * len(block.header), *block.lines]
                 out.append("\n".join("| " + " | ".join(x.replace("|", "\\|") for x in line) + " |" for line in lines))
+        elif isinstance(block, Picture):
+            out.append(f"![{block.caption}]({block.path})\n\n{block.caption}")
         else:
             out.append(block)
     return "\n\n".join(out) + "\n"
@@ -362,6 +392,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+img { max-width: 100%; }
 th { border-bottom: 2px solid #888; }
 """
 
@@ -376,6 +407,9 @@ def page(blocks: Iterable[Block], title: str = "neuralclust: results") -> str:
             head = "".join(f"<th>{html.escape(name)}</th>" for name in block.header)
             lines = ("".join(f"<td>{html.escape(x)}</td>" for x in line) for line in block.lines)
             body.append(f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
+        elif isinstance(block, Picture):
+            caption, path = html.escape(block.caption), html.escape(block.path)
+            body.append(f'<figure><img src="{path}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
         else:
             body.append(f"<p>{html.escape(block).replace('`', '')}</p>")
     return (
