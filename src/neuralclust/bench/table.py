@@ -52,8 +52,8 @@ CAPTIONS = {
     "curves": "Joint training on the digits: accuracy, NMI, and the loss.",
     "centers": "Decoded centres over joint training (TELL, Figure 5, there on MNIST).",
     "maps": "t-SNE of the codes over joint training; colours are classes, pentagons centres (TELL, Figure 6).",
-    "blocks": "SSCNet by the number of blocks (its Figure 3), each point a seed. Runs end near 95 or near 80, by which "
-    "of two nearly equal cuts of the codes' graph is found.",
+    "blocks": "SSCNet by the number of blocks (its Figure 3), each point a seed. Runs end near 95 or near 80, by "
+    "which of two nearly equal cuts of the codes' graph is found.",
     "invariance": "DCSAI, Figure 1a. Left: the divergence of Eq. 5 as printed, and k-means on the codes, while an "
     "autoencoder learns. Right: both while the assignments are made to agree.",
     "optimiser": "Optimisers (TELL, Table 6; k-meansNet, Table 5), here on the digits with hard targets.",
