@@ -48,7 +48,7 @@ class Picture(NamedTuple):
 Block = Heading | Grid | Picture | str
 # What is to be seen, by the name that `plot` gives it.
 CAPTIONS = {
-    "published": "ACC that each paper prints for its method (|), and ours at the best setting there is, a point a seed.",
+    "published": "ACC that each paper prints for its method (|), and ours at the best setting, a point a seed.",
     "curves": "Joint training on the digits: accuracy, NMI, and the loss.",
     "centers": "Decoded centres over joint training (TELL, Figure 5, there on MNIST).",
     "maps": "t-SNE of the codes over joint training; colours are classes, pentagons centres (TELL, Figure 6).",
