@@ -12,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 
+from neuralclust.checkpoint import FILE
+
 ROOT = Path(__file__).parents[1]
 
 FIT = """
@@ -47,8 +49,15 @@ def kills(method: str, n: int, seed: int) -> dict:
         done = in_file = 0
         while done < n:
             process = start(killed, "resume")
-            time.sleep(float(rng.uniform(1.0, 6.0)))  # imports take the first two seconds
-            in_file += any(killed.glob(".*.tmp")) if killed.exists() else 0
+            file, new = killed / FILE, killed / f".{FILE}.tmp"
+            while not file.exists() and process.poll() is None:  # there is something to lose
+                time.sleep(0.01)
+            if done % 2:
+                time.sleep(float(rng.uniform(0.0, 4.0)))
+            else:  # in the middle of writing
+                while not new.exists() and process.poll() is None:
+                    pass
+                in_file += process.poll() is None
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

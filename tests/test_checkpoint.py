@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import neuralclust
 from neuralclust import TELL, AEKMeans, Checkpoint, training
+from neuralclust.callbacks import EarlyStopping
 from neuralclust.checkpoint import FILE
 
 from .conftest import METHODS, small
@@ -50,7 +52,7 @@ def kill_at(monkeypatch):
 
 def assert_same(a, b):
     assert (a.labels_ == b.labels_).all()
-    assert a.loss_ == b.loss_ or np.isnan(a.loss_)
+    assert a.loss_ == b.loss_ or (np.isnan(a.loss_) and np.isnan(b.loss_))
     assert a.n_iter_ == b.n_iter_
     assert json.dumps(a.history_) == json.dumps(b.history_)
     mine, other = a.module_.state_dict(), b.module_.state_dict()
@@ -148,6 +150,65 @@ def test_another_fit_does_not_go_on(easy, half):
     assert not hasattr(model, "module_")
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"encoder": nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))},
+         {"encoder": nn.Sequential(nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 4))}),
+        ({"encoder": nn.Linear(16, 4)}, {"encoder": nn.Linear(16, 5)}),
+        ({"augment": lambda x: x}, {"augment": None}),
+        ({"random_state": 0}, {"random_state": np.random.RandomState(0)}),
+        ({"init": np.eye(3, 10)}, {"init": np.ones((3, 10))}),
+    ],
+)  # fmt: skip
+def test_other_objects_are_other_parameters(easy, tmp_path, one, other):
+    small("TELL", **one).fit(easy[0], checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"is of a fit with .*, not with"):
+        small("TELL", **other).fit(easy[0], checkpoint=tmp_path, resume=True)
+
+
+def test_every_row_counts(easy, half):
+    X = easy[0].copy()
+    X[17, 3] += 1e-3
+    with pytest.raises(ValueError, match="with other rows"):
+        small("TELL", batch_size=60).fit(X, checkpoint=half, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "loose buffer", "RandomState", "init", "Dataset", "bfloat16", "stopping"])
+def test_what_else_a_fit_may_have_goes_on_too(easy, tmp_path, kill_at, kind):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4), persistent=False)
+            self.net = nn.Linear(16, 4)
+
+        def forward(self, x):
+            z = self.net(x)
+            if self.training:
+                self.mean.copy_(0.9 * self.mean + 0.1 * z.detach().mean(dim=0))
+            return z - self.mean
+
+    torch.manual_seed(0)
+    nets = {"encoder": nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), "loose buffer": Counting()}
+    X = {"Dataset": torch.utils.data.TensorDataset(torch.tensor(easy[0])), "bfloat16": torch.tensor(easy[0]).bfloat16()}
+
+    def fit(**options):
+        params = {"encoder": nets[kind]} if kind in nets else {}
+        params |= {"random_state": np.random.RandomState(3)} if kind == "RandomState" else {}
+        params |= {"init": np.eye(3, 10)} if kind == "init" else {}
+        model = small("TELL", batch_size=60, **params)
+        if kind == "stopping":
+            model.set_params(pretrain_epochs=40).set_callbacks(EarlyStopping(patience=2))
+        return model.fit(X.get(kind, easy[0]), **options)
+
+    whole = fit()
+    kill_at(30)
+    with pytest.raises(Killed):
+        fit(checkpoint=tmp_path)
+    again = fit(checkpoint=tmp_path, resume=True)
+    assert_same(again, whole)
+
+
 def test_damaged_files_are_refused(easy, half):
     """Or, where what was hit says nothing, read as they were."""
     right, refused = small("TELL", batch_size=60).fit(easy[0]), 0
@@ -201,6 +262,8 @@ def test_a_folder_that_cannot_be_written_to_is_told_at_once(easy, tmp_path):
     [
         (lambda: Checkpoint("x", every_epochs=0), ValueError, "every_epochs=0 must be"),
         (lambda: Checkpoint("x", every_seconds=-1), ValueError, "every_seconds=-1 must be"),
+        (lambda: Checkpoint("x", every_seconds="5"), ValueError, "every_seconds='5' must be"),
+        (lambda: Checkpoint(None), TypeError, "folder=None must be a path"),
         (lambda: TELL(2).fit(np.eye(4), checkpoint=3), TypeError, "checkpoint=3 must be a folder"),
     ],
 )

@@ -108,7 +108,7 @@ def test_a_model_or_a_clear_error(estimator, X):
         assert (estimator.predict(X) == labels).all()
         p = estimator.predict_proba(X)
         assert np.allclose(p.sum(axis=1), 1, atol=1e-3) or not np.isfinite(estimator.loss_)
-        assert np.isfinite(estimator.transform(X)).all()
+        assert np.isfinite(estimator.transform(X)).all() or not np.isfinite(estimator.loss_)  # which was warned of
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ copy of the estimator to score.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,16 +113,21 @@ class EarlyStopping(_Callback):
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
-        self._best, self._since = 0.0, 0
 
-    def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> bool:
-        if self.monitor not in row:
-            raise ValueError(f"monitor={self.monitor!r} is not in the history, which has {sorted(row)}.")
-        if row["epoch"] == 0 or row[self.monitor] < self._best - self.min_delta:
-            self._best, self._since = row[self.monitor], 0
-        else:
-            self._since += 1
-        return self._since >= self.patience
+    def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: Any = None) -> bool | None:
+        """From the history alone, so that a fit that is resumed stops where it would have."""
+        if context.task_name != "epoch":
+            return None
+        last = estimator.history_[-1]
+        if self.monitor not in last:
+            raise ValueError(f"monitor={self.monitor!r} is not in the history, which has {sorted(last)}.")
+        where = last["init"], last["stage"]
+        best, since = math.inf, 0
+        for row in estimator.history_:
+            if (row["init"], row["stage"]) == where:
+                better = row["epoch"] == 0 or row[self.monitor] < best - self.min_delta
+                best, since = (row[self.monitor], 0) if better else (best, since + 1)
+        return since >= self.patience
 
 
 class HistoryLog(_Callback):

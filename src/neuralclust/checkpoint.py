@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from neuralclust import __version__
+from neuralclust.data import ArraySource
 
 if TYPE_CHECKING:
     from neuralclust.data import Source
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 FILE = "checkpoint.safetensors"
 _FORMAT = 1
-_PROBED = 64  # rows that tell one data set from another
+_PROBED, _PROBED_NUMBERS = 64, 2**24  # rows that tell one data set from another: at least, and as many as have so many
 
 
 class Checkpoint:
@@ -43,7 +47,8 @@ class Checkpoint:
 
     Notes
     -----
-    Callbacks begin anew when a fit goes on: they are told of the epochs that are left.
+    One folder is for one fit by one process, so not for a search over parameters. Callbacks begin anew when a fit goes
+    on: they are told of the epochs that are left. Of a ``RandomState`` the seeds first drawn are kept.
 
     Examples
     --------
@@ -60,10 +65,12 @@ class Checkpoint:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, every_epochs: int = 1, every_seconds: float = 0.0):
-        if not isinstance(every_epochs, int) or every_epochs < 1:
+        if not isinstance(folder, (str, os.PathLike)):
+            raise TypeError(f"folder={folder!r} must be a path.")
+        if not isinstance(every_epochs, Integral) or every_epochs < 1:
             raise ValueError(f"every_epochs={every_epochs!r} must be a whole number of epochs, at least 1.")
-        if not every_seconds >= 0:
-            raise ValueError(f"every_seconds={every_seconds!r} must be at least 0.")
+        if not isinstance(every_seconds, Real) or not every_seconds >= 0:
+            raise ValueError(f"every_seconds={every_seconds!r} must be a number of at least 0.")
         self.folder = Path(folder)
         self.every_epochs = every_epochs
         self.every_seconds = every_seconds
@@ -113,7 +120,8 @@ class Keeper:
             trial.touch()
             trial.unlink()
         except OSError as error:
-            raise OSError(f"checkpoint={str(folder)!r} cannot be written to: {error.strerror or error}.") from error
+            why = error.strerror or error
+            raise OSError(f"checkpoint={str(folder)!r} cannot be written to: {why}. Give another folder.") from error
 
     # -- going on ---------------------------------------------------------------------------------------------
 
@@ -138,7 +146,7 @@ class Keeper:
             return None
         loss, n_iter, seed = self._found[0]["best"]
         module = build(seed)
-        module.load_state_dict(_part(self._found[1], "best"))
+        self._load(module, _part(self._found[1], "best"))
         return loss, module, n_iter, seed
 
     def is_past(self, stage: str) -> bool:
@@ -148,7 +156,7 @@ class Keeper:
     def recall(self, module: ClusterModule) -> None:
         """Module and memory as they are in the checkpoint, before the stage that goes on is set up."""
         assert self._found is not None
-        module.load_state_dict(_part(self._found[1], "module"))
+        self._load(module, _part(self._found[1], "module"))
         self.memory.update(_part(self._found[1], "memory"))
 
     def restore(
@@ -158,7 +166,7 @@ class Keeper:
         if not self._found or self._found[0]["stage"] != stage:
             return None
         (position, tensors), self._found = self._found, None
-        module.load_state_dict(_part(tensors, "module"))
+        self._load(module, _part(tensors, "module"))
         for i, optimizer in enumerate(_optimizers(updates)):
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in _part(tensors, f"optimizer.{i}").items():
@@ -168,9 +176,18 @@ class Keeper:
         self.memory.update(_part(tensors, "memory"))
         generator.set_state(tensors["random.order"])
         torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        if "random.cuda" in tensors and module.shift.is_cuda:
+            torch.cuda.set_rng_state(tensors["random.cuda"], module.shift.device)
         return {**position, "before": _part(tensors, "before")}
+
+    def _load(self, module: ClusterModule, values: dict[str, Tensor]) -> None:
+        loose = {name: buffer for name, buffer in module.named_buffers() if name not in module.state_dict()}
+        try:
+            for name, buffer in loose.items():
+                buffer.copy_(values.pop(name))
+            module.load_state_dict(values)
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"{self.path} is of a fit of another network: {error}. Give another folder.") from error
 
     # -- writing ----------------------------------------------------------------------------------------------
 
@@ -196,7 +213,9 @@ class Keeper:
         late = time.monotonic() - self._last >= self.settings.every_seconds
         if not done and not (late and len(rows) % self.settings.every_epochs == 0):
             return
-        tensors = {**_named("module", module.state_dict()), **_named("before", before), **_named("memory", self.memory)}
+        loose = dict(module.named_buffers())  # also those that a state dict leaves out
+        tensors = {**_named("module", {**loose, **module.state_dict()}), **_named("before", before)}
+        tensors |= _named("memory", self.memory)
         for i, optimizer in enumerate(_optimizers(updates)):
             for number, values in optimizer.state_dict()["state"].items():
                 tensors |= _named(f"optimizer.{i}.{number}", {k: v for k, v in values.items() if v is not None})
@@ -204,7 +223,8 @@ class Keeper:
         if module.shift.is_cuda:
             tensors["random.cuda"] = torch.cuda.get_rng_state(module.shift.device)
         if self.best is not None:
-            tensors |= _named("best", self.best[1].state_dict())
+            best = self.best[1]
+            tensors |= _named("best", {**dict(best.named_buffers()), **best.state_dict()})
         self._put(
             {
                 "stage": stage, "rows": rows, "batch": batch, "done": done, "history": self._history, "run": self._run,
@@ -227,14 +247,18 @@ class Keeper:
         text = json.dumps({"format": _FORMAT, "about": self.about, "seeds": seeds, **position})
         metadata = {"neuralclust": text, "sha256": _digest(text, tensors)}
         new = self.path.with_name(f".{FILE}.tmp")
+        content = save(tensors, metadata)
         try:
             with new.open("wb") as file:
-                file.write(save(tensors, metadata))
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(new, self.path)
-        except OSError as error:
-            new.unlink(missing_ok=True)
+        except BaseException as error:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
             kept = "; the last one is kept" if self.path.exists() else ""
             raise OSError(f"{self.path} cannot be written: {error.strerror or error}{kept}.") from error
 
@@ -264,7 +288,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(value))
     return digest.hexdigest()
 
 
@@ -276,7 +300,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a mapping
         position = json.loads(metadata["neuralclust"])
         whole = metadata["sha256"] == _digest(metadata["neuralclust"], tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a checkpoint of neuralclust, or is damaged: {error}. Remove it.") from error
     if not whole:
         raise ValueError(f"{path} is damaged: its checksum does not fit its contents. Remove it.")
@@ -287,34 +311,51 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _describe(estimator: Any, source: Source) -> dict[str, Any]:
     """What must be the same for a fit to go on."""
-    from neuralclust.io import _plain
-
-    params = {
-        name: f"{type(value).__name__}()" if isinstance(value, nn.Module) else _plain(value)
-        for name, value in estimator.get_params(deep=False).items()
-        if name != "device" and not isinstance(value, np.random.RandomState)
-    }
-    n = len(source)
-    rows = torch.from_numpy(np.unique(np.linspace(0, n - 1, min(_PROBED, n)).astype(int)))
-    digest = hashlib.sha256()
-    for _, x in source.batches(rows.split(8)):
-        digest.update(x.contiguous().cpu().numpy().tobytes())
+    params = {name: _told(value) for name, value in estimator.get_params(deep=False).items() if name != "device"}
+    n, digest = len(source), hashlib.sha256()
+    if isinstance(source, ArraySource):  # a Dataset may give other rows each time
+        row = max(1, math.prod(source.shape))
+        chosen = np.unique(np.linspace(0, n - 1, min(n, max(_PROBED, _PROBED_NUMBERS // row))).astype(int))
+        for _, x in source.batches(torch.from_numpy(chosen).split(1024)):
+            digest.update(_bytes(x))
     return {
         "neuralclust": __version__, "class": type(estimator).__name__, "params": params, "n_samples": n,
         "shape": list(source.shape), "rows": digest.hexdigest()[:16],
     }  # fmt: skip
 
 
+def _told(value: Any) -> Any:
+    """A parameter as JSON that tells it from another."""
+    from neuralclust.io import _plain
+
+    if isinstance(value, np.random.RandomState):
+        return "RandomState"
+    if isinstance(value, nn.Module):
+        state = {**dict(value.named_buffers()), **value.state_dict()}
+        learns = [name for name, p in value.named_parameters() if p.requires_grad]
+        return f"{value!r} {learns} {_digest('', state)[:16]}"
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]}"
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return _plain(value)
+
+
+def _bytes(x: Tensor) -> Any:
+    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 def _compare(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
     if there == here:
         return
-    if there["class"] != here["class"]:
-        what = f"of {there['class']}, not of {here['class']}"
-    elif there["params"] != here["params"]:
-        name = next(n for n in here["params"] if there["params"].get(n) != here["params"][n])
-        what = f"with {name}={there['params'].get(name)!r}, not with {name}={here['params'][name]!r}"
-    elif there["neuralclust"] != here["neuralclust"]:
+    mine, other = here["params"], there["params"]
+    if there["neuralclust"] != here["neuralclust"]:
         what = f"of neuralclust {there['neuralclust']}; this is {here['neuralclust']}"
+    elif there["class"] != here["class"]:
+        what = f"of {there['class']}, not of {here['class']}"
+    elif other != mine:
+        name = next(n for n in sorted({*mine, *other}) if other.get(n) != mine.get(n))
+        what = f"with {name}={other.get(name)!r}, not with {name}={mine.get(name)!r}"
     else:
         what = "with other rows"
-    raise ValueError(f"{path} is of a fit {what}. Give it what it had, or another folder.")
+    raise ValueError(f"{path} is of a fit {what}. Give it what it had, or another folder: one is for one fit.")

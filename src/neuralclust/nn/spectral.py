@@ -222,6 +222,9 @@ class SpectralLayer(CentroidLayer):
         own : Tensor of shape (b,)
             The number of the anchor that a row is, or -1: a row is not its own neighbour.
         """
+        if not z.isfinite().all():  # what diverges is for the trainer to notice
+            nothing = z.new_full((len(z), self.embedding.shape[1]), torch.nan)
+            return nothing, z.sum() * torch.nan
         m = int(self.n_used)
         nearest, squared = self._weights(self.compared(z), own)
         finite = squared.isfinite()
