@@ -138,3 +138,28 @@ def test_cut_by_loops():
     leaving = [graph[y == j][:, y != j].sum() / graph[y == j].sum() for j in range(3)]
     assert normalized_cut(graph, y, 3) == pytest.approx(sum(leaving))
     assert normalized_cut(sp.csr_array(graph), y, 3) == pytest.approx(sum(leaving))
+
+
+def test_a_repeated_eigenvalue_that_lapack_fails_on():
+    """All rows alike: in this matrix of 30 rows one eigenvalue has 29 eigenvectors."""
+    n = 30
+    graph = (np.ones((n, n)) - np.eye(n)) / (n - 1)
+    for q in range(1, n + 1):
+        vectors = smallest_eigenvectors(graph, q)
+        assert np.allclose(vectors.T @ vectors, np.eye(q), atol=1e-8)
+
+
+def test_the_slow_driver_is_there_if_the_fast_one_fails(monkeypatch):
+    from neuralclust import spectral
+
+    eigh = spectral.eigh
+
+    def fails(a, **options):
+        if "subset_by_index" in options:
+            raise np.linalg.LinAlgError("Internal Error.")
+        return eigh(a, **options)
+
+    a = np.diag([3.0, 1.0, 2.0])
+    expected = np.abs(spectral.leading_eigenvectors(a, 2))
+    monkeypatch.setattr(spectral, "eigh", fails)
+    assert np.allclose(np.abs(spectral.leading_eigenvectors(a, 2)), expected)

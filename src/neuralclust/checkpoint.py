@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +66,9 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str], *, every_epochs: int = 1, every_seconds: float = 0.0):
         if not isinstance(folder, (str, os.PathLike)):
             raise TypeError(f"folder={folder!r} must be a path.")
-        if not isinstance(every_epochs, Integral) or every_epochs < 1:
+        if not isinstance(every_epochs, (int, np.integer)) or every_epochs < 1:
             raise ValueError(f"every_epochs={every_epochs!r} must be a whole number of epochs, at least 1.")
-        if not isinstance(every_seconds, Real) or not every_seconds >= 0:
+        if not isinstance(every_seconds, (int, float, np.number)) or not every_seconds >= 0:
             raise ValueError(f"every_seconds={every_seconds!r} must be a number of at least 0.")
         self.folder = Path(folder)
         self.every_epochs = every_epochs

@@ -69,7 +69,11 @@ def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0) -> np.
     """
     n = operator.shape[0]
     if all_at_once(n, n_components):
-        return eigh(operator, subset_by_index=[n - n_components, n - 1])[1][:, ::-1].copy()
+        try:
+            found = eigh(operator, subset_by_index=[n - n_components, n - 1])[1]
+        except np.linalg.LinAlgError:  # LAPACK's fast driver at times fails on a repeated eigenvalue
+            found = eigh(operator, driver="evd")[1][:, n - n_components :]
+        return found[:, ::-1].copy()
     # All at once: separate parts share an eigenvalue, of which a method that finds one after the other misses some.
     start = np.random.default_rng(seed).standard_normal((n, n_components))
     with warnings.catch_warnings():
