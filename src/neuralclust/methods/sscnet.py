@@ -336,7 +336,9 @@ class SSCNet(NeuralClusterer):
         if self.variant == "paper":
             self._printed_anchors(module, recipe, device)
         elif recipe.max_epochs and trainable(module.autoencoder):
-            module.head.refresh_(self._anchor_codes(module, recipe, device))
+            z = self._anchor_codes(module, recipe, device)
+            if z.isfinite().all():  # else the loss is not, which is warned of
+                module.head.refresh_(z)
         self._mean_codes(module, source, device)
 
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
