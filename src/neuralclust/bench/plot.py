@@ -115,7 +115,7 @@ def is_sweep(members: list[Group]) -> bool:
 def sweep(name: str, members: list[Group]) -> Figure:
     """ACC for each value, mean and spread, a panel a method."""
     methods = list(dict.fromkeys(g.method.removeprefix("online ") for g in members))
-    figure = _figure(3.6 * len(methods) + 1.4, 0.28 * max(len(members) / len(methods), 4) + 1.4)
+    figure = _figure(3.6 * len(methods) + 1.4, 0.3 * max(len(members) / len(methods), 3) + 1.2)
     for panel, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
         mine = [g for g in members if g.method.removeprefix("online ") == method]
         labels = [(f"{g.method}, " if g.method != method else "") + g.setting for g in mine]
@@ -125,6 +125,7 @@ def sweep(name: str, members: list[Group]) -> Figure:
                 mean(values), i, xerr=stdev(values) if len(values) > 1 else 0, fmt="o", color=COLORS[0], capsize=3
             )
         panel.set_yticks(range(len(mine)), labels[::-1])
+        panel.set_ylim(-0.6, len(mine) - 0.4)
         panel.set_xlabel("ACC, %")
         panel.set_title(f"{method}: {name}, {mine[0].run.arguments['data']}", fontsize=10)
         _open_frame(panel)
