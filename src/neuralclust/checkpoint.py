@@ -24,7 +24,6 @@ from neuralclust.data import ArraySource
 if TYPE_CHECKING:
     from neuralclust.data import Source
     from neuralclust.nn import ClusterModule
-    from neuralclust.training import Update
 
 FILE = "checkpoint.safetensors"
 _FORMAT = 1
@@ -159,14 +158,14 @@ class Keeper:
         self.memory.update(_part(self._found[1], "memory"))
 
     def restore(
-        self, stage: str, module: ClusterModule, updates: list[Update], generator: torch.Generator
+        self, stage: str, module: ClusterModule, optimizers: list[torch.optim.Optimizer], generator: torch.Generator
     ) -> dict[str, Any] | None:
         """Put everything back as it was after the last epoch that was written down; beside it, what else is known."""
         if not self._found or self._found[0]["stage"] != stage:
             return None
         (position, tensors), self._found = self._found, None
         self._load(module, _part(tensors, "module"))
-        for i, optimizer in enumerate(_optimizers(updates)):
+        for i, optimizer in enumerate(optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in _part(tensors, f"optimizer.{i}").items():
                 number, _, key = name.partition(".")
@@ -202,7 +201,7 @@ class Keeper:
         batch: int,
         done: bool,
         module: ClusterModule,
-        updates: list[Update],
+        optimizers: list[torch.optim.Optimizer],
         generator: torch.Generator,
         before: Mapping[str, Tensor],
     ) -> None:
@@ -215,7 +214,7 @@ class Keeper:
         loose = dict(module.named_buffers())  # also those that a state dict leaves out
         tensors = {**_named("module", {**loose, **module.state_dict()}), **_named("before", before)}
         tensors |= _named("memory", self.memory)
-        for i, optimizer in enumerate(_optimizers(updates)):
+        for i, optimizer in enumerate(optimizers):
             for number, values in optimizer.state_dict()["state"].items():
                 tensors |= _named(f"optimizer.{i}.{number}", {k: v for k, v in values.items() if v is not None})
         tensors["random.order"], tensors["random.cpu"] = generator.get_state(), torch.get_rng_state()
@@ -260,11 +259,6 @@ class Keeper:
                 raise
             kept = "; the last one is kept" if self.path.exists() else ""
             raise OSError(f"{self.path} cannot be written: {error.strerror or error}{kept}.") from error
-
-
-def _optimizers(updates: list[Update]) -> list[torch.optim.Optimizer]:
-    """Each once, in order: updates may share one."""
-    return list(dict.fromkeys(optimizer for update in updates for optimizer in update.optimizers))
 
 
 def _named(part: str, values: Mapping[str, Any]) -> dict[str, Tensor]:

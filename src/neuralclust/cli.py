@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from neuralclust import __version__, registry
+from neuralclust.bench.commands import add_bench
 from neuralclust.files import labels_as_csv, output_folder, read_data, read_labels, write_text
 
 RUN_FILES = {
@@ -181,52 +182,8 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     add("list", _list, "list the methods with their papers", "neuralclust list")
-    _add_bench(commands)
+    add_bench(commands)
     return parser
-
-
-def _add_bench(commands: Any) -> None:
-    about = "benchmarks: what there is to run, runs that go on where they stopped, tables, pictures"
-    bench = commands.add_parser("bench", help=about, description=about[0].upper() + about[1:] + ".",
-                                allow_abbrev=False)  # fmt: skip
-    actions = bench.add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    def add(name: str, run: Callable[[argparse.Namespace], None], about: str, example: str) -> Any:
-        action = actions.add_parser(
-            name, help=about, description=about[0].upper() + about[1:] + ".", epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-        )  # fmt: skip
-        action.set_defaults(run=run)
-        action.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        action.add_argument("--tasks", type=Path, action="append", metavar="FILE",
-                            help="TOML file of tasks, may be given again (default: those of the library)")  # fmt: skip
-        action.add_argument("--results", type=Path, default=Path("neuralclust-bench.jsonl"), metavar="FILE",
-                            help="rows, one a line (default: %(default)s)")  # fmt: skip
-        if name in ("list", "run"):
-            action.add_argument("--only", default="", metavar="TEXT", help="tasks whose words contain this")
-            action.add_argument("--protocol", choices=("quick", "paper"),
-                                help="quick: made for two cores; paper: the published schedules")  # fmt: skip
-        return action
-
-    add(
-        "list",
-        _bench_list,
-        "list the tasks, and how many of their runs have rows",
-        "neuralclust bench list --only digits",
-    )
-    run = add("run", _bench_run, "make the runs that have no row yet; stop it at any time, start it again",
-              "neuralclust bench run --only 'quick / digits'")  # fmt: skip
-    run.add_argument("--shard", default="1/1", metavar="I/N", help="the i-th of n parts, for n processes or machines")
-    run.add_argument("--minutes", type=float, metavar="M", help="longest time of a run (default: the task's own)")
-    run.add_argument("--retry", action="store_true", help="make runs that have failed once more")
-    table = add("table", _bench_table, "write the rows beside the published numbers",
-                "neuralclust bench table --out results.md")  # fmt: skip
-    table.add_argument("--out", type=Path, metavar="FILE",
-                       help=".md or .html file to write or replace (default: Markdown to standard output)")  # fmt: skip
-    table.add_argument("--figures", type=Path, metavar="DIR", help="folder of what bench plot has drawn, to be linked")
-    plot = add("plot", _bench_plot, "draw what the rows are enough for", "neuralclust bench plot --out figures")
-    plot.add_argument("--out", type=Path, default=Path("figures"), metavar="DIR",
-                      help="folder for the pictures; those there are replaced (default: %(default)s)")  # fmt: skip
 
 
 def _option(parameter: str) -> str:
@@ -355,83 +312,6 @@ def _list(args: argparse.Namespace) -> None:
         first = f"{name:<{width}}{method.year:<6}{method.family:<10}"
         columns = max(shutil.get_terminal_size().columns, 60)
         print(textwrap.fill(method.paper, columns, initial_indent=first, subsequent_indent=indent))
-
-
-def _bench_list(args: argparse.Namespace) -> None:
-    from neuralclust import bench
-
-    rows = bench.Results(args.results).read()
-    tasks: dict[str, list[Any]] = {}
-    for run in bench.plan(args.tasks, only=args.only, protocol=args.protocol):
-        tasks.setdefault(run.task, []).append(run)
-    for task, runs in tasks.items():
-        mine = [rows[run.key] for run in runs if run.key in rows]
-        reasons = {row["skipped"] for row in mine if "skipped" in row} or {runs[0].impossible} - {""}
-        if runs[0].gpu and not mine:
-            reasons = {"needs a GPU"}
-        done = sum("skipped" not in row for row in mine)
-        print(f"{done:>3} of {len(runs):<3}{task}{f' (skipped: {reasons.pop()})' if reasons else ''}")
-    print(f"{len(tasks)} tasks; rows: {args.results}")
-
-
-def _bench_run(args: argparse.Namespace) -> None:
-    from neuralclust import bench
-
-    shard = re.fullmatch(r"(\d+)/(\d+)", args.shard)
-    if not shard:
-        raise ValueError(f"--shard {args.shard} must be I/N, such as 1/4.")
-    runs = bench.plan(args.tasks, only=args.only, protocol=args.protocol)
-    if not runs:
-        raise ValueError(f"no task has --only {args.only!r}. See neuralclust bench list.")
-    part, parts = map(int, shard.groups())
-    try:
-        bench.run(
-            runs, bench.Results(args.results), shard=(part, parts), minutes=args.minutes, retry=args.retry,
-            say=lambda text: print(text, flush=True),
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"finished runs are in {args.results}; start again to go on") from None
-
-
-def _bench_table(args: argparse.Namespace) -> None:
-    from neuralclust import bench
-    from neuralclust.bench import table
-
-    if args.out and args.out.suffix not in (".md", ".html"):
-        raise ValueError(f"{args.out}: the extension must be .md or .html.")
-    pictures = []
-    if args.figures:
-        base = args.out.parent if args.out else Path()
-        pictures = [os.path.relpath(file, base) for file in sorted(args.figures.glob("*.png"))]
-    blocks = table.document(bench.plan(args.tasks), _bench_rows(args.results), pictures)
-    text = table.page(blocks) if args.out and args.out.suffix == ".html" else table.markdown(blocks)
-    if args.out is None:
-        sys.stdout.write(text)
-    else:
-        write_text(args.out, text)
-
-
-def _bench_rows(path: Path) -> dict[str, Any]:
-    from neuralclust import bench
-
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: there is no such file. Make one with neuralclust bench run, or name it by --results."
-        )
-    return bench.Results(path).read()
-
-
-def _bench_plot(args: argparse.Namespace) -> None:
-    from neuralclust import bench
-    from neuralclust.bench import plot
-
-    figures = plot.figures(bench.plan(args.tasks), _bench_rows(args.results))
-    if not figures:
-        raise ValueError(f"{args.results} has no rows that make a picture. See neuralclust bench run --only curve.")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(args.out / f"{name}.png", dpi=120)
-        print(args.out / f"{name}.png")
 
 
 # -- what is shown --------------------------------------------------------------------------------------

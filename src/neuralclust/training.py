@@ -201,7 +201,8 @@ class Trainer:
         before = {name: value.clone() for name, value in module.state_dict().items()}
         batch = 0  # of the stage, not of the epoch: an epoch may have only one
         stop = False
-        if keeper is not None and (found := keeper.restore(stage, module, updates, self.generator)):
+        optimizers = list(dict.fromkeys(optimizer for update in updates for optimizer in update.optimizers))
+        if keeper is not None and (found := keeper.restore(stage, module, optimizers, self.generator)):
             rows, batch, stop, before = found["rows"], found["batch"], found["done"], found["before"]
         source, prepare = self._scaled_once(module, source)
         with module.computing_in(self.precision):
@@ -227,7 +228,7 @@ class Trainer:
                 stop = (on_epoch is not None and on_epoch(row)) or not math.isfinite(row["loss"])
                 if keeper is not None:
                     done = stop or epoch + 1 == epochs
-                    keeper.write(stage, rows, batch, done, module, updates, self.generator, before)
+                    keeper.write(stage, rows, batch, done, module, optimizers, self.generator, before)
                 if stop:
                     break
         if rows and not (math.isfinite(rows[-1]["loss"]) and _all_finite(module)):
