@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from common import load, scores
+from neuralclust.bench.data import load, scores
 
 NETS = {
     "784-500-500-2000-10, 20,000 rows": (784, (500, 500, 2000), 10, 20_000, 1),

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import load
+from neuralclust.bench.data import load
 
 NETS = {
     "784-500-500-2000-10, batch 256": (784, (500, 500, 2000), 10, 256, 20_000),

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from common import load, scores
+from neuralclust.bench.data import load, scores
 
 
 def _mnist(n: int):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral
 from types import SimpleNamespace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
+from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import spectral_centers
 from neuralclust.training import (
-    LEARNING_RATES,
     Terms,
     Trainer,
     Update,
@@ -41,23 +41,6 @@ from neuralclust.training import (
     settled,
     trainable,
 )
-
-_PEAK = 3.0  # highest rate of pretraining, in units of the learning rate
-
-
-class _Epochs(NamedTuple):
-    """As many as give so many steps, within limits."""
-
-    steps: int
-    least: int
-    most: int
-
-    def epochs(self, steps: int) -> int:
-        return min(self.most, max(self.least, round(self.steps / steps)))
-
-
-# Epochs of a stage when nobody names them.
-_ENOUGH = {"pretrain_epochs": _Epochs(4000, 40, 150), "max_epochs": _Epochs(2000, 20, 60)}
 
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
@@ -125,7 +108,7 @@ class FitProcedure(BaseEstimator):
         if not recipe.one_cycle:
             return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, recipe.lr))
         # At the full rate a wide net dies on a few hundred rows.
-        lr = _PEAK * learning_rate(recipe) * _small_steps(recipe.pretrain_batch_size) ** 0.5
+        lr = PEAK * learning_rate(recipe) * small_steps(recipe.pretrain_batch_size) ** 0.5
         return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr), rate=one_cycle)
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
@@ -384,7 +367,7 @@ class FitProcedure(BaseEstimator):
         values.setdefault("pretrain_tol", values["tol"])
         values.setdefault("one_cycle", False)
         steps = max(1, n_samples // values["batch_size"])
-        for name, enough in _ENOUGH.items():
+        for name, enough in ENOUGH.items():
             if values.get(name) is None:
                 values[name] = enough.epochs(steps)
         values["n_samples"] = n_samples
@@ -449,30 +432,6 @@ def finite_codes(z: np.ndarray) -> np.ndarray:
     if not np.isfinite(z).all():
         raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
     return z
-
-
-def usual_batch(n_samples: int) -> int:
-    """Rows in a step, unless the user or the method says otherwise."""
-    return min(256, max(32, 2 ** round(np.log2(n_samples / 16))))
-
-
-def learning_rate(recipe: SimpleNamespace) -> float:
-    """As given, or the usual one of the optimiser."""
-    return LEARNING_RATES[recipe.optimizer] if recipe.lr is None else recipe.lr
-
-
-def joint_rate(recipe: SimpleNamespace) -> float:
-    """Of the autoencoder in joint training: as given, or the usual one.
-
-    Pretraining by one cycle has ended at a rate of 0. Small batches at the full one would undo it: a wide net dies.
-    """
-    whole = recipe.lr is not None or not recipe.one_cycle
-    return learning_rate(recipe) * (1.0 if whole else _small_steps(recipe.batch_size))
-
-
-def _small_steps(batch_size: int) -> float:
-    """Share of the learning rate that suits a batch, 1 from 256 rows on."""
-    return min(1.0, batch_size / 256)
 
 
 def _smaller(loss: float, best: float) -> bool:

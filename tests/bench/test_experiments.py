@@ -117,7 +117,7 @@ def test_parameters_as_toml_says_them():
     assert type(experiments._value("neuralclust.augment:RandomAffine")).__name__ == "RandomAffine"
 
 
-@pytest.mark.parametrize("name", ["nothing", "_data", "neuralclust.metrics:nothing"])
+@pytest.mark.parametrize("name", ["nothing", "_value", "load", "neuralclust.metrics:nothing"])
 def test_unknown_experiments_are_refused(name):
     with pytest.raises(ValueError, match=f"experiment='{name}' is not known"):
         experiments.find(name)

@@ -1,7 +1,7 @@
 """What a run does. Each function takes its arguments and a seed and returns what goes into the row.
 
-Labels come in as ``y`` of :func:`_data` and go into :func:`_scores` alone, once the fit is over, or into the callback
-that scores epochs, which no fit can read.
+Labels come in by :func:`~neuralclust.bench.data.load` and go into :func:`~neuralclust.bench.data.scores` alone, once
+the fit is over, or into the callback that scores epochs, which no fit can read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 
-from neuralclust import datasets, metrics, registry
+from neuralclust import metrics, registry
+from neuralclust.bench.data import load, scores
 from neuralclust.callbacks import ScoreEpochs, _Callback
 from neuralclust.kmeans import fit_kmeans
 from neuralclust.nn import InvarianceLayer
@@ -35,7 +36,8 @@ def find(name: str) -> Callable[..., dict[str, Any]]:
     """
     module, colon, function = name.rpartition(":")
     holder = import_module(module) if colon else sys.modules[__name__]
-    if function.startswith("_") or not callable(found := getattr(holder, function, None)):
+    found = getattr(holder, function, None)
+    if function.startswith("_") or not callable(found) or (not colon and found.__module__ != __name__):
         raise ValueError(f"experiment={name!r} is not known: 'fit', 'online', or 'module:function' are.")
     return found
 
@@ -47,7 +49,7 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
     autoencoder, and the method's own start, are scored too. ``every``: epochs between two scores on the way.
     """
     neural = registry.find(method) in registry.METHODS
-    X, y, k = _data(data, neural, rows, seed)
+    X, y, k = load(data, neural, rows, seed)
     params = {name: _value(value) for name, value in params.items()}
     model = registry.make(method, k, **params)
     if "random_state" in model.get_params():
@@ -57,13 +59,11 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
         warnings.simplefilter("ignore")
         begin = time.perf_counter()
         if neural and model.get_params().get("variant") == "repaired":
-            first = registry.make(method, k, **{**params, "random_state": seed, "max_epochs": 0}).fit(X)
-            found["start"] = _scores(y, first.labels_)
+            first, model = _two_parts(method, k, params, seed, X)
+            found["start"] = scores(y, first.labels_)
             found["pretrain_s"] = round(time.perf_counter() - begin, 3)
             codes = first.transform(X)
-            found["kmeans"] = _scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_)
-            if model.encoder is not None:
-                model.set_params(encoder=first.module_.autoencoder, pretrain_epochs=0)
+            found["kmeans"] = scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_)
             begin = time.perf_counter() - found["pretrain_s"]
         scorer = None
         if every:
@@ -72,15 +72,23 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
             model.set_callbacks(scorer)
         labels = model.fit_predict(X)
         found["seconds"] = round(time.perf_counter() - begin, 3)
-    found.update(_scores(y, labels), n=len(y), labels=zlib.crc32(np.asarray(labels, np.int64).tobytes()))
+    found.update(scores(y, labels), n=len(y), labels=zlib.crc32(np.asarray(labels, np.int64).tobytes()))
     if neural:
         found.update(_neural(model, X, y))
-        epochs = len(model.history_) + (len(first.history_) if "start" in found else 0)
-        found["passes"] = epochs
+        found["passes"] = len(model.history_) + (len(first.history_) if "start" in found else 0)
     if scorer:
         losses = {(row["stage"], row["epoch"]): row["loss"] for row in model.history_}
         found["curve"] = [{**s, "loss": losses[s["stage"], s["epoch"]]} for s in scorer.scores_]
     return found
+
+
+def _two_parts(method: str, k: int, params: dict[str, Any], seed: int, X: Any) -> tuple[Any, Any]:
+    """The pretrained start of a neural method, and an estimator that goes on from its network."""
+    first = registry.make(method, k, **{**params, "random_state": seed, "max_epochs": 0}).fit(X)
+    model = registry.make(method, k, **{**params, "random_state": seed})
+    if model.encoder is not None:
+        model.set_params(encoder=first.module_.autoencoder, pretrain_epochs=0)
+    return first, model
 
 
 def _neural(model: Any, X: Any, y: Any) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def _neural(model: Any, X: Any, y: Any) -> dict[str, Any]:
         found.update(first=joint[0], last=joint[-1])
     if isinstance(model.module_.head, InvarianceLayer):  # whose second assignment is an answer too
         model.module_.head.predict_from = "P2"
-        found["p2"] = _scores(y, model.predict(X))
+        found["p2"] = scores(y, model.predict(X))
     return found
 
 
@@ -110,7 +118,7 @@ def online(
 
     from neuralclust import TELL
 
-    X, y, k = _data(data, True, None, seed)
+    X, y, k = load(data)
     order = np.random.default_rng(seed).permutation(len(X))[: first + streamed]
     begin = time.perf_counter()
     if features == "codes":
@@ -134,22 +142,20 @@ def online(
                 parts.append(model.predict(rows))
                 model.partial_fit(rows)
             labels = np.concatenate(parts)
-    return {**_scores(truth, labels), "seconds": round(time.perf_counter() - begin, 3)}
+    return {**scores(truth, labels), "seconds": round(time.perf_counter() - begin, 3)}
 
 
 def progress(data: str, method: str, seed: int, *, epochs: list[int], points: int = 500, **params: Any) -> dict:
     """Decoded centres and a t-SNE map of codes after some epochs of joint training, the start (0) included."""
     from sklearn.manifold import TSNE
 
-    X, y, k = _data(data, True, None, seed)
+    X, y, k = load(data)
     drawn = np.random.default_rng(seed).permutation(len(X))[:points]
     settings = {name: _value(value) for name, value in params.items()}
     shots = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        first = registry.make(method, k, **{**settings, "random_state": seed, "max_epochs": 0}).fit(X)
-        net = {"encoder": first.module_.autoencoder, "pretrain_epochs": 0}
-        model = registry.make(method, k, **{**settings, **net}, random_state=seed)
+        first, model = _two_parts(method, k, settings, seed, X)
         shooting = _Shots(set(epochs))
         model.set_callbacks(shooting).fit(X)
     for epoch, estimator in [(0, first), *shooting.found]:
@@ -158,9 +164,9 @@ def progress(data: str, method: str, seed: int, *, epochs: list[int], points: in
         pixels = estimator.reconstruct_centers()
         shots.append({
             "epoch": epoch, "points": map_.round(1).tolist(), "centers": pixels.round(2).tolist(),
-            **_scores(y, estimator.predict(X)),
+            **scores(y, estimator.predict(X)),
         })  # fmt: skip
-    return {"shots": shots, "classes": y[drawn].tolist(), **_scores(y, model.labels_)}
+    return {"shots": shots, "classes": y[drawn].tolist(), **scores(y, model.labels_)}
 
 
 class _Shots(_Callback):
@@ -181,7 +187,7 @@ def invariance(data: str, seed: int, *, epochs: list[int]) -> dict:
     """
     from neuralclust import DCSAI, AEKMeans
 
-    X, y, k = _data(data, True, None, seed)
+    X, y, k = load(data)
     noisy: dict[str, Any] = {"noise": 0.3, "tol": 0.0, "random_state": seed}
     learning = []
     with warnings.catch_warnings():
@@ -190,41 +196,12 @@ def invariance(data: str, seed: int, *, epochs: list[int]) -> dict:
             dae = AEKMeans(k, normalize=False, pretrain_epochs=number, **noisy).fit(X)
             settings: dict[str, Any] = {"encoder": dae.module_.autoencoder, "pretrain_epochs": 0, "random_state": seed}
             printed = DCSAI(k, variant="paper", max_epochs=0, **settings).fit(X)
-            learning.append({"epoch": number, "kl": printed.loss_, **_scores(y, dae.labels_)})
+            learning.append({"epoch": number, "kl": printed.loss_, **scores(y, dae.labels_)})
         scorer = ScoreEpochs(X, y, {"acc": metrics.clustering_accuracy})
         model = DCSAI(k, random_state=seed).set_callbacks(scorer).fit(X)
     rows = [row for row in model.history_ if row["stage"] == "fit"]
     joint = [{"epoch": r["epoch"], "kl": r["clu"], "acc": s["acc"]} for r, s in zip(rows, scorer.scores_, strict=True)]
     return {"autoencoder": learning, "joint": joint}
-
-
-# -- data and scores --------------------------------------------------------------------------------------------
-
-
-def _data(name: str, neural: bool, rows: int | None, seed: int) -> tuple[Any, np.ndarray, int]:
-    """Rows, labels and the number of classes: images for a network, else vectors of unit range.
-
-    ``"extended_yale_b, 10 subjects"`` are the first so many classes.
-    """
-    name, _, classes = name.partition(", ")
-    data = datasets.load(name)
-    X, y, k = data.get("images", data.data), data.target, len(data.target_names)
-    if classes:
-        k = int(classes.split()[0])
-        X, y = X[y < k], y[y < k]
-    if rows is not None:
-        drawn = np.random.default_rng(seed).permutation(X.shape[0])[:rows]
-        X, y = X[drawn], y[drawn]
-    if not neural and isinstance(X, np.ndarray):
-        X = X.reshape(len(X), -1).astype(np.float32)
-        X = X / X.max()
-    return X, y, k
-
-
-def _scores(y: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    names = ("acc", "nmi", "ari", "precision", "ami", "homogeneity", "completeness", "v_measure")
-    found = metrics.evaluate(y, labels)
-    return {name: round(float(found[name]), 6) for name in names}
 
 
 def _value(value: Any) -> Any:

@@ -181,7 +181,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] 
     return blocks
 
 
-def cell(values: Iterable[float], digits: int = 1) -> str:
+def cell(values: Iterable[float]) -> str:
     """Shares as percent: mean and, of several, standard deviation.
 
     >>> from neuralclust.bench.table import cell
@@ -191,8 +191,8 @@ def cell(values: Iterable[float], digits: int = 1) -> str:
     values = [100 * value for value in values]
     if not values:
         return ""
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}"
+    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{spread}"
 
 
 def overview(fits: list[Group]) -> Grid:

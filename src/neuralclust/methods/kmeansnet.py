@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
-from neuralclust.fitting import joint_rate, learning_rate
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, KMeansNetLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
+from neuralclust.schedules import joint_rate, learning_rate
 from neuralclust.training import Terms, Update, cosine_rate, make_optimizer, trainable
 
 

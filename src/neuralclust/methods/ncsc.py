@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE, finite_codes, usual_batch
+from neuralclust.fitting import TILE, finite_codes
 from neuralclust.functional import (
     class_affinity,
     coefficient_affinity,
@@ -43,6 +43,7 @@ from neuralclust.nn import (
     StrideConvAutoencoder,
     WideAutoencoder,
 )
+from neuralclust.schedules import usual_batch
 from neuralclust.spectral import spectral_partition
 from neuralclust.training import (
     LEARNING_RATES,

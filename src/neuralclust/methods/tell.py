@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
-from neuralclust.fitting import joint_rate
 from neuralclust.functional import hard_assignment, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, ConvAutoencoder, TELLLayer
 from neuralclust.nn.autoencoders import mlp_or_features
+from neuralclust.schedules import joint_rate
 from neuralclust.training import Terms, Update, cosine_rate, make_optimizer, trainable
 
 
