@@ -10,6 +10,7 @@ import numpy as np
 from neuralclust.training import LEARNING_RATES
 
 PEAK = 3.0  # highest rate of pretraining, in units of the learning rate
+JOINT = 1 / 3  # highest rate of joint training, in the same units: at more, CIFAR-10 loses what pretraining has found
 
 
 class Epochs(NamedTuple):
@@ -40,10 +41,11 @@ def learning_rate(recipe: SimpleNamespace) -> float:
 def joint_rate(recipe: SimpleNamespace) -> float:
     """Of the autoencoder in joint training: as given, or the usual one.
 
-    Pretraining by one cycle has ended at a rate of 0. Small batches at the full one would undo it: a wide net dies.
+    Pretraining by one cycle has ended at a rate of 0. Joint training at the full one would undo it, and the more so
+    the smaller the batches.
     """
     whole = recipe.lr is not None or not recipe.one_cycle
-    return learning_rate(recipe) * (1.0 if whole else small_steps(recipe.batch_size))
+    return learning_rate(recipe) * (1.0 if whole else min(JOINT, small_steps(recipe.batch_size)))
 
 
 def small_steps(batch_size: int) -> float:

@@ -52,9 +52,9 @@ class KMeansNet(NeuralClusterer):
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0), for the network less where
-        batches are below 256 (repaired). Repaired: pretraining rises to three times as much and falls to 0, joint
-        training falls from it to 0 by a cosine.
+        Learning rate. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired: pretraining
+        rises to three times as much and falls to 0; joint training falls to 0 by a cosine, if None from a third of it
+        for the network, and from less in batches below 86.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of everything. None: "adam" (repaired), "adadelta" (paper).
     tol : float, default=None

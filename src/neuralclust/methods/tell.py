@@ -64,9 +64,9 @@ class TELL(NeuralClusterer):
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0), less for
-        batches below 256 (repaired). Repaired: pretraining rises to three times as much and falls to 0, joint training
-        falls from it to 0 by a cosine.
+        Learning rate of the autoencoder. None: the usual one of the optimiser (Adam 1e-3, Adadelta 1.0). Repaired:
+        pretraining rises to three times as much and falls to 0; joint training falls to 0 by a cosine, from a third of
+        it if None, and from less in batches below 86.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of the autoencoder and, in the paper's variant, of the centres. None: "adam" (repaired),
         "adadelta" (paper).
