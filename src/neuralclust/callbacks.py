@@ -16,16 +16,23 @@ from typing import Any
 
 from sklearn.callback import CallbackSupportMixin, ProgressBar
 
+from neuralclust.peers import Peers
+
 __all__ = ["EarlyStopping", "HistoryLog", "ProgressBar", "ScoreEpochs"]
 
 
 class FitReport:
-    """Tells the estimator's callbacks what its fit is doing: a root task, a task a stage, a leaf an epoch."""
+    """Tells the estimator's callbacks what its fit is doing: a root task, a task a stage, a leaf an epoch.
 
-    def __init__(self, estimator: CallbackSupportMixin, n_stages: int):
+    Of several processes the first one does.
+    """
+
+    def __init__(self, estimator: CallbackSupportMixin, n_stages: int, peers: Peers | None = None):
         self._estimator = estimator
-        self._root = estimator._init_callback_context(max_subtasks=n_stages)
-        self._root.call_on_fit_task_begin(estimator=estimator)
+        self._silent = peers is not None and peers.rank > 0
+        if not self._silent:
+            self._root = estimator._init_callback_context(max_subtasks=n_stages)
+            self._root.call_on_fit_task_begin(estimator=estimator)
 
     @contextmanager
     def share(self, name: str) -> Iterator[Callable[[float], None]]:
@@ -52,6 +59,9 @@ class FitReport:
         self, name: str, epochs: int, fitted: Callable[[], dict[str, Any]] | None
     ) -> Iterator[Callable[[], bool]]:
         """Yield what to call after every epoch; it answers whether a callback asks to stop."""
+        if self._silent:
+            yield bool
+            return
         estimator = self._estimator
         stage = self._root.subcontext(task_name=name, max_subtasks=epochs)
         stage.call_on_fit_task_begin(estimator=estimator)
@@ -66,7 +76,8 @@ class FitReport:
 
     def end(self) -> None:
         """The fit is done."""
-        self._root.call_on_fit_task_end(estimator=self._estimator)
+        if not self._silent:
+            self._root.call_on_fit_task_end(estimator=self._estimator)
 
 
 class _Callback:

@@ -24,6 +24,7 @@ from neuralclust.data import ArraySource
 if TYPE_CHECKING:
     from neuralclust.data import Source
     from neuralclust.nn import ClusterModule
+    from neuralclust.peers import Peers
 
 FILE = "checkpoint.safetensors"
 _FORMAT = 1
@@ -77,7 +78,7 @@ class Checkpoint:
 class Keeper:
     """The checkpoints of one fit: writes them, and gives back what the last one holds."""
 
-    def __init__(self, checkpoint: Any, resume: bool, estimator: Any, source: Source):
+    def __init__(self, checkpoint: Any, resume: bool, estimator: Any, source: Source, peers: Peers):
         if checkpoint is None:
             if resume:
                 raise ValueError("resume=True needs checkpoint=, the folder of the fit that is to go on.")
@@ -97,17 +98,25 @@ class Keeper:
         if self.settings is None:
             return
         self.path = self.settings.folder / FILE
-        self.about = _describe(estimator, source)
+        self.about = describe(estimator, source)
+        self._found = peers.first(lambda: self._find(resume))
+        if peers.rank > 0:
+            self.settings = None  # the first process writes
+
+    def _find(self, resume: bool) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What there is to go on from."""
         self._prepare_folder()
-        if self.path.exists():
-            position, tensors = _read(self.path)
-            if resume:
-                _compare(self.path, position["about"], self.about)
-                self._found = position, tensors
-            elif not position["finished"]:
-                raise FileExistsError(
-                    f"{self.path} is of a fit that has not ended. Pass resume=True to go on with it, or remove it."
-                )
+        if not self.path.exists():
+            return None
+        position, tensors = _read(self.path)
+        if resume:
+            _compare(self.path, position["about"], self.about)
+            return position, tensors
+        if not position["finished"]:
+            raise FileExistsError(
+                f"{self.path} is of a fit that has not ended. Pass resume=True to go on with it, or remove it."
+            )
+        return None
 
     def _prepare_folder(self) -> None:
         assert self.settings is not None
@@ -302,7 +311,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return position, tensors
 
 
-def _describe(estimator: Any, source: Source) -> dict[str, Any]:
+def describe(estimator: Any, source: Source) -> dict[str, Any]:
     """What must be the same for a fit to go on."""
     params = {name: _told(value) for name, value in estimator.get_params(deep=False).items() if name != "device"}
     n, digest = len(source), hashlib.sha256()

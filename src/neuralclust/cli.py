@@ -156,6 +156,9 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
     fit.add_argument("--out", type=Path, default=Path("neuralclust-fit"), metavar="DIR",
                      help="folder to write; an earlier fit there is replaced, a folder with any other "
                      "file is refused (default: %(default)s)")  # fmt: skip
+    fit.add_argument("--checkpoint", type=Path, metavar="DIR",
+                     help="folder in which each epoch is written down, so that nothing is lost")  # fmt: skip
+    fit.add_argument("--resume", action="store_true", help="go on after the last epoch in the checkpoint")
     fit.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     if estimator is not None:
         group = fit.add_argument_group(f"parameters of {type(estimator).__name__}")
@@ -245,12 +248,21 @@ def _fit(args: argparse.Namespace) -> None:
     method = registry.find(args.method)
     estimator = registry.make(method, args.n_clusters).set_params(**params)
     ours = method in registry.METHODS
+    if (args.checkpoint or args.resume) and not ours:
+        raise ValueError(f"{method} has no epochs to write down: --checkpoint is for the neural methods.")
+    how = {"checkpoint": args.checkpoint, "resume": args.resume} if ours else {}
     X = read_data(args.data)
+    if ours:
+        from neuralclust.peers import writes
+
+        if not writes():  # one of several processes, and not the first
+            estimator.fit(X, **how)
+            return
     with output_folder(out, RUN_FILES) as folder:
         if hasattr(estimator, "set_callbacks") and not args.quiet:
             _show_progress(estimator)
         start = time.perf_counter()
-        labels = estimator.fit_predict(X)
+        labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
         seconds = time.perf_counter() - start
         if ours:
             estimator.save(folder / "model")

@@ -5,6 +5,7 @@ A method writes the hooks at the top; the order of things is here, once.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,12 +22,13 @@ from torch import Tensor, nn
 
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
-from neuralclust.checkpoint import Keeper
+from neuralclust.checkpoint import Keeper, describe
 from neuralclust.data import Rows, Source, consecutive, value_range
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
+from neuralclust.peers import Peers, find_peers
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
 from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import spectral_centers
@@ -36,7 +38,7 @@ from neuralclust.training import (
     Update,
     make_optimizer,
     map_rows,
-    mean_terms,
+    mean_loss,
     one_cycle,
     settled,
     trainable,
@@ -87,9 +89,11 @@ class FitProcedure(BaseEstimator):
         """Rows and how many of them at a time, for the mean loss: what ``score`` and the choice of a run look at."""
         return source, TILE
 
-    def _mean_loss(self, module: ClusterModule, source: Source, device: torch.device) -> float:
+    def _mean_loss(
+        self, module: ClusterModule, source: Source, device: torch.device, peers: Peers | None = None
+    ) -> float:
         rows, tile = self._evaluation(source)
-        return mean_terms(module, self._loss, rows, tile=tile, device=device)["loss"]
+        return mean_loss(module, self._loss, rows, tile=tile, device=device, peers=peers or Peers())
 
     def _stop(self, rows: list[dict[str, Any]], recipe: SimpleNamespace) -> bool:
         """Whether a stage is done, from its epochs so far: few rows change cluster, or the loss has settled."""
@@ -138,12 +142,13 @@ class FitProcedure(BaseEstimator):
                 f"Pass more rows or ask for fewer clusters."
             )
         recipe = self._recipe(len(source))
+        peers = find_peers()
         device = resolve_device(self.device)
-        low, high = value_range(source)
+        low, high = self._agreed_range(source, peers)
         # Rows far from the origin cannot be told apart without a shift.
         if recipe.keep_origin and (recipe.normalize or low <= 0):
             low, high = 0.0, max(-low, high)
-        keeper = Keeper(checkpoint, resume, self, source)
+        keeper = Keeper(checkpoint, resume, self, source, peers)
         recipe.memory = keeper.memory
         self.history_: list[dict[str, Any]] = keeper.history
         self.__dict__.pop("_online", None)
@@ -151,13 +156,14 @@ class FitProcedure(BaseEstimator):
             recipe.pretrain_epochs > 0 and self.encoder is not None,
             recipe.max_epochs > 0,
         ]
-        report = FitReport(self, self.n_init * sum(stages))
+        report = FitReport(self, self.n_init * sum(stages), peers)
 
         def build(seed: int) -> ClusterModule:
             with seeded(seed, device):
                 return self._build(source.shape, recipe).to(device)
 
-        seeds = keeper.begin(draw_seeds(self.random_state, self.n_init))
+        drawn = draw_seeds(self.random_state, self.n_init)
+        seeds = keeper.begin(peers.first(lambda: drawn))
         best = keeper.earlier_best(build)
         for run, seed in enumerate(seeds):
             if run < keeper.run:
@@ -169,22 +175,42 @@ class FitProcedure(BaseEstimator):
                 module.set_range_(low, high)
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
-                trainer = Trainer(recipe.batch_size, device, precision, generator)
+                peers.equalize_(module)
+                trainer = Trainer(recipe.batch_size, device, precision, generator, peers)
                 n_iter = self._train(module, source, trainer, recipe, report, keeper, run, seed)
                 self._summarize(module, source, recipe, device)
-                loss = self._mean_loss(module, source, device)
+                peers.equalize_(module)
+                loss = self._mean_loss(module, source, device, peers)
             if best is None or _smaller(loss, best[0]):
                 best = loss, module, n_iter, seed
         assert best is not None  # n_init is at least 1
         self.loss_, self.module_, self.n_iter_, seed = best
         self._fitted_params = self.get_params(deep=False)  # what save writes, whatever set_params does later
         self._n_samples = len(source)  # some layers have room for so many rows
-        self.labels_ = self._predict(source)
+        own = Rows(source, peers.part(len(source)))
+        self.labels_ = peers.join(self._predict(own), len(source))
         if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
             self._fill_empty_clusters(source, seed)
+            peers.equalize_(self.module_)
         self._check_clusters()
         keeper.finish()
         report.end()
+
+    def _agreed_range(self, source: Source, peers: Peers) -> tuple[float, float]:
+        """Smallest and largest entry, after making sure that all processes have the same rows and settings."""
+        if peers.size == 1:
+            return value_range(source)
+        about = describe(self, source)
+        # networks may differ so far: all processes get the first one's weights
+        about["params"] = {name: told for name, told in about["params"].items() if name != "encoder"}
+        peers.agree(
+            json.dumps(about, sort_keys=True),
+            f"The {peers.size} processes of torch.distributed have different rows or parameters. One fit is for all of "
+            f"them: give each the same. To fit apart, start them without torchrun.",
+        )
+        low, high = value_range(Rows(source, peers.part(len(source))))
+        most = peers.greatest({"low": -low, "high": high})
+        return -most["low"], most["high"]
 
     def _train(
         self,
@@ -210,7 +236,7 @@ class FitProcedure(BaseEstimator):
                 def log(row: dict[str, Any]) -> bool:
                     rows.append(row)
                     self.history_.append({"init": run, **row})
-                    return epoch_ended() or self._stop(rows, recipe)
+                    return trainer.peers.first(epoch_ended) or self._stop(rows, recipe)
 
                 size = recipe.pretrain_batch_size if name == "pretrain" else recipe.batch_size
                 replace(trainer, batch_size=size).fit(
@@ -228,6 +254,7 @@ class FitProcedure(BaseEstimator):
             self._recall(module, source, recipe)
         else:
             self._place_centers(module, source, recipe, trainer, seed)
+        trainer.peers.equalize_(module)
         fitted = {"module_": module, "n_features_in_": self.n_features_in_}
         updates = self._updates(module, recipe)
         return stage("fit", recipe.max_epochs, updates, self._turn(), lambda: fitted) or n_iter
@@ -236,7 +263,7 @@ class FitProcedure(BaseEstimator):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> np.ndarray | None:
         """First centres, from the codes of all rows or of as many as fit into memory; these codes."""
-        z = self._codes(module, source, trainer.generator, trainer.device)
+        z = self._codes(module, source, trainer)
         if isinstance(recipe.init, np.ndarray):
             expected = (self.n_clusters, z.shape[1])
             centers = check_array(recipe.init, dtype=np.float32, ensure_2d=False, input_name="init")
@@ -261,21 +288,22 @@ class FitProcedure(BaseEstimator):
         self,
         module: ClusterModule,
         source: Source,
-        generator: torch.Generator,
-        device: torch.device,
+        trainer: Trainer,
         encode: Callable[[Tensor], Tensor] | None = None,
     ) -> np.ndarray:
         """Codes of all rows, or of a random part of them that fits into ``_CODE_BYTES``."""
         encode = encode or module.encode
         (_, row), *_ = source.batches([torch.tensor([0])])
         with torch.no_grad():
-            width = encode(module.eval().prepare(row.to(device))).shape[1]
+            width = encode(module.eval().prepare(row.to(trainer.device))).shape[1]
         most = max(_CODE_BYTES // (4 * width), 100 * self.n_clusters)
         rows: Source = source
         if most < len(source):
-            chosen = torch.randperm(len(source), generator=generator)[:most].sort().values
+            chosen = torch.randperm(len(source), generator=trainer.generator)[:most].sort().values
             rows = Rows(source, chosen)
-        return finite_codes(map_rows(module, encode, rows, tile=TILE, device=device))
+        own = Rows(rows, trainer.peers.part(len(rows)))
+        z = map_rows(module, encode, own, tile=TILE, device=trainer.device)
+        return finite_codes(trainer.peers.join(z, len(rows)))
 
     @torch.no_grad()
     def _all_codes(self, module: ClusterModule, source: Source, device: torch.device) -> Iterator[Tensor]:
@@ -293,8 +321,8 @@ class FitProcedure(BaseEstimator):
     def _fill_empty_clusters(self, source: Source, seed: int) -> None:
         """Cut the widest clusters in two until none is empty, and say so."""
         module, device = self.module_, self._device()
-        generator = torch.Generator().manual_seed(seed)
-        z = torch.from_numpy(self._codes(module, source, generator, device))
+        alone = Trainer(TILE, device, torch.float32, torch.Generator().manual_seed(seed), Peers())
+        z = torch.from_numpy(self._codes(module, source, alone))
         old = module.head.centers.detach().clone()
 
         def place(centers: np.ndarray) -> None:
@@ -417,7 +445,7 @@ class FitProcedure(BaseEstimator):
         if view is x:
             z = module.encode(x)
             return x, z, [z]
-        z, z_view = module.encode(torch.cat([x, view])).chunk(2)
+        z, z_view = module.encode_views(x, view)
         return view, z_view, [z, z_view]
 
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:

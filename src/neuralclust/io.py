@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from neuralclust import __version__
+from neuralclust.peers import writes
 from neuralclust.registry import METHODS, resolve
 
 FORMAT = 1
@@ -30,7 +31,8 @@ _CUSTOM = {"custom": True}
 def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator to a folder.
 
-    The folder appears whole or not at all: it is written beside its place and then moved there.
+    The folder appears whole or not at all: it is written beside its place and then moved there. Of several processes of
+    torchrun the first one writes.
 
     Parameters
     ----------
@@ -60,6 +62,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     True
     """
     check_is_fitted(estimator)
+    if not writes():
+        return
     path = Path(path)
     if path.exists() and not _is_ours(path):
         raise FileExistsError(f"{path} exists and is not a model folder of ours. Give a new path, or remove it first.")

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from neuralclust.checkpoint import Keeper
 from neuralclust.data import ArraySource, Source, consecutive
 from neuralclust.nn import ClusterModule
+from neuralclust.peers import Peers
 
 Terms = dict[str, Tensor]
 Loss = Callable[[ClusterModule, Tensor, Tensor], Terms]
@@ -93,7 +94,8 @@ class Update:
     ----------
     loss : callable
         ``loss(module, x, index) -> {"loss": scalar, ...}`` with scaled rows ``x`` (b, *shape) and their numbers
-        ``index`` (b,). The dict becomes the epoch's row of ``history_``.
+        ``index`` (b,). The dict becomes the epoch's row of ``history_``. Of several processes each has a share of
+        ``x``, but all of ``index`` and of the codes; a term is a mean over rows, or the same in all of them.
     *optimizers : torch.optim.Optimizer
         Each steps once; what must happen around a step (a projection, say) is a hook on its optimiser.
     rate : callable, optional
@@ -115,10 +117,12 @@ class Update:
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                     group["lr"] = factor * lr
 
-    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+    def step(self, module: ClusterModule, x: Tensor, index: Tensor, peers: Peers | None = None) -> Terms:
         """One optimiser step. Exactly ``self.params`` learn, whatever else the loss depends on."""
         terms = self.loss(module, x, index)
         grads = torch.autograd.grad(terms["loss"], self.params, allow_unused=True)
+        if peers is not None:
+            peers.average_(grads)
         for p, g in zip(self.params, grads, strict=True):
             p.grad = g
         for optimizer in self.optimizers:
@@ -129,9 +133,9 @@ class Update:
 class RunningMeans(Update):
     """A step of a classifier on a stream; the rows then join the mean codes of their clusters."""
 
-    def step(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+    def step(self, module: ClusterModule, x: Tensor, index: Tensor, peers: Peers | None = None) -> Terms:
         """One optimiser step, and the means."""
-        terms = super().step(module, x, index)
+        terms = super().step(module, x, index, peers)
         with torch.no_grad():
             module.head.update_(module.encode(x))
         return terms
@@ -144,19 +148,23 @@ class Trainer:
     Parameters
     ----------
     batch_size : int
-        Rows in a step. The rows left over at the end of an epoch are dropped (another few each epoch).
+        Rows in a step, of all processes together: their largest multiple up to this. The rows left over at the end of
+        an epoch are dropped (another few each epoch).
     device : torch.device
         Where the module lives.
     precision : torch.dtype
         Of the autoencoder while training.
     generator : torch.Generator
         Source of the row order.
+    peers : Peers, optional
+        The processes that share the work.
     """
 
     batch_size: int
     device: torch.device
     precision: torch.dtype
     generator: torch.Generator
+    peers: Peers = field(default_factory=Peers)
 
     def fit(
         self,
@@ -205,13 +213,15 @@ class Trainer:
         if keeper is not None and (found := keeper.restore(stage, module, optimizers, self.generator)):
             rows, batch, stop, before = found["rows"], found["batch"], found["done"], found["before"]
         source, prepare = self._scaled_once(module, source)
-        with module.computing_in(self.precision):
+        self.peers.part_ways()
+        with module.computing_in(self.precision), module.shared_by(self.peers):
             for epoch in range(epochs if stop else len(rows), epochs):
                 module.train()
                 totals: dict[str, Any] = {}
                 counts: Counter[str] = Counter()  # a term that only some updates have is a mean over their batches
                 order = self._shuffled(len(source))
-                for index, x in source.batches(order):
+                own = source.batches([self.peers.own(index) for index in order])
+                for index, (_, x) in zip(order, own, strict=True):
                     x = prepare(x.to(self.device, non_blocking=True))
                     count = epoch if turn == "epoch" else batch
                     batch += 1
@@ -219,11 +229,13 @@ class Trainer:
                     terms: Terms = {}
                     for update in now:
                         update.set_progress((batch - 1) / (epochs * len(order)))
-                        terms |= update.step(module, x, index)  # of a term that several have, the last is reported
+                        # of a term that several have, the last is reported
+                        terms |= update.step(module, x, index, self.peers)
                     counts.update(terms.keys())
                     for name, value in terms.items():
                         totals[name] = totals.get(name, 0.0) + value.detach()  # no wait for a GPU
-                row = {"stage": stage, "epoch": epoch, **{k: float(v) / counts[k] for k, v in totals.items()}}
+                means = self.peers.total({k: float(v) / counts[k] / self.peers.size for k, v in totals.items()})
+                row = {"stage": stage, "epoch": epoch, **means}
                 rows.append(row)
                 stop = (on_epoch is not None and on_epoch(row)) or not math.isfinite(row["loss"])
                 if keeper is not None:
@@ -254,6 +266,12 @@ class Trainer:
 
     def _shuffled(self, n: int) -> list[Tensor]:
         size = min(self.batch_size, n)
+        size -= size % self.peers.size
+        if size == 0:
+            raise ValueError(
+                f"{self.peers.size} processes cannot share a step of {min(self.batch_size, n)} rows "
+                f"(batch_size={self.batch_size}, {n} samples). Start fewer, or use larger batches."
+            )
         order = torch.randperm(n, generator=self.generator)
         return list(order[: n - n % size].split(size))
 
@@ -317,7 +335,7 @@ def map_rows(
     """
     module.eval()
     out: np.ndarray | None = None
-    with module.computing_in(torch.float32), module.packed():
+    with module.computing_in(torch.float32), module.packed(), module.shared_by(None):
         for index, x, n_rows in _tiles(source, tile):
             values = fn(prepared(module, x, device))[:n_rows].cpu().numpy()
             if out is None:
@@ -336,14 +354,13 @@ def _tiles(source: Source, tile: int) -> Iterator[tuple[Tensor, Tensor, int]]:
 
 
 @torch.inference_mode()
-def mean_terms(
-    module: ClusterModule, loss: Loss, source: Source, *, tile: int, device: torch.device
-) -> dict[str, float]:
-    """Mean over all rows of each term of a loss, in evaluation mode and float32."""
+def mean_loss(
+    module: ClusterModule, loss: Loss, source: Source, *, tile: int, device: torch.device, peers: Peers
+) -> float:
+    """Mean of a loss over all rows, in evaluation mode and float32; each process looks at some of them."""
     module.eval()
-    totals: dict[str, float] = {}
+    total = 0.0
     with module.computing_in(torch.float32):
-        for index, x in source.batches(consecutive(len(source), tile)):
-            for name, value in loss(module, prepared(module, x, device), index).items():
-                totals[name] = totals.get(name, 0.0) + float(value) * len(index)
-    return {name: total / len(source) for name, total in totals.items()}
+        for index, x in source.batches(peers.shares(consecutive(len(source), tile))):
+            total += float(loss(module, prepared(module, x, device), index)["loss"]) * len(index)
+    return peers.total({"loss": total})["loss"] / len(source)

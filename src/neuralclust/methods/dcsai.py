@@ -54,9 +54,9 @@ class DCSAI(NeuralClusterer):
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
-        Learning rate of joint training. None: a third of the optimiser's usual one, less in batches below 86 (repaired),
-        1e-5 (paper, whose own are illegible but for 1.0 on Reuters). Pretraining has the usual one of Adam, 1e-3, and
-        rises to three times as much before it falls to 0 (repaired).
+        Learning rate of joint training. None: a third of the optimiser's usual one, less for batches below 86
+        (repaired); 1e-5 (paper, whose own are illegible but for 1.0 on Reuters). Pretraining has the usual one of Adam,
+        1e-3, and rises to three times as much before it falls to 0 (repaired).
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         Optimiser of joint training. None: "adam" (repaired), "sgd" (paper). Pretraining has Adam.
     lr_decay : float, default=None

@@ -333,7 +333,7 @@ class NCSC(NeuralClusterer):
             super()._place_centers(module, source, recipe, trainer, seed)
             centers = module.head.centers.clone()
         else:
-            z = self._codes(module, source, trainer.generator, trainer.device, space)
+            z = self._codes(module, source, trainer, space)
             first = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
             centers = torch.as_tensor(first, dtype=torch.float32, device=trainer.device)
 
@@ -456,7 +456,7 @@ class NCSC(NeuralClusterer):
                 z = module.encode(x)
                 a_s = self._self_expressive(z)
             terms = self._printed(module, z, a_s, self.l or (0.7 if memory["seen"] < epoch else 0.9))
-            memory["seen"] = memory["seen"] + len(x)
+            memory["seen"] = memory["seen"] + len(index)
             return {"loss": terms["clu"], **terms, "changed": changes(module.head.predict(z), index)}
 
         def everything(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:

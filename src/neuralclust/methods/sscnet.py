@@ -352,7 +352,7 @@ class SSCNet(NeuralClusterer):
         The weights of rows depend on the batch: they are for training.
         """
         z = module.encode(x)
-        norms = _norms(x - module.decode(z))
+        norms = module.gather(_norms(x - module.decode(z)))
         if module.training:
             norms = adaptive_weights(norms.detach()) * norms
         rec = norms.mean() / x[0].numel() ** 0.5
@@ -450,10 +450,11 @@ class SSCNet(NeuralClusterer):
         net = module.autoencoder
         if isinstance(net, DLADMM):
             z, e, _ = net.solve(x)
+            z = module.gather(z)
         else:
             z = module.encode(x)
             e = x - module.decode(z)
-        norms = _norms(e)
+        norms = module.gather(_norms(e))
         rec, sparse = (adaptive_weights(norms.detach()) * norms).sum(), z.abs().sum()
         return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
 

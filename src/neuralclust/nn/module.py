@@ -40,6 +40,7 @@ class ClusterModule(nn.Module):
 
     def __init__(self, autoencoder: Autoencoder, head: nn.Module, shape: tuple[int, ...]):
         super().__init__()
+        self._peers: Any = None
         self.autoencoder = autoencoder
         self.head = head
         self.shape = tuple(shape)
@@ -60,6 +61,19 @@ class ClusterModule(nn.Module):
             yield
         finally:
             self.autoencoder.precision = outer
+
+    @contextmanager
+    def shared_by(self, peers: Any) -> Iterator[None]:
+        """Let the processes of a fit share the rows of a batch, for the length of the block; None: each has its own.
+
+        ``encode`` then takes the rows of this process and gives the codes of all; ``decode`` takes the codes of all and
+        gives the rows of this one.
+        """
+        outer, self._peers = self._peers, peers
+        try:
+            yield
+        finally:
+            self._peers = outer
 
     @contextmanager
     def packed(self) -> Iterator[None]:
@@ -88,11 +102,20 @@ class ClusterModule(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes ``(b, p)`` of scaled rows."""
-        return self.autoencoder.encode(x)
+        return self.gather(self.autoencoder.encode(x))
+
+    def encode_views(self, x: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of rows and of a view of each, in one go."""
+        z, z_view = self.autoencoder.encode(torch.cat([x, view])).chunk(2)
+        return self.gather(z), self.gather(z_view)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values ``(b, ...)`` of all rows of a batch, from those of the rows of this process."""
+        return values if self._peers is None else self._peers.gather(values)
 
     def decode(self, z: Tensor) -> Tensor:
         """Scaled rows of codes ``(b, p)``."""
-        return self.autoencoder.decode(z)
+        return self.autoencoder.decode(z if self._peers is None else self._peers.own(z))
 
     def assign(self, x: Tensor) -> Tensor:
         """Soft assignments ``(b, k)`` of scaled rows; each row sums to 1."""
