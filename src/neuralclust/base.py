@@ -177,11 +177,15 @@ class NeuralClusterer(
             x = module.restore(module.decode(module.head.centers)).cpu().numpy()
         return x[:, 0] if x.ndim == 4 and x.shape[1] == 1 else x
 
-    def partial_fit(self, X: Any, y: Any = None, *, train_encoder: bool = False) -> Self:
+    def partial_fit(
+        self, X: Any, y: Any = None, *, train_encoder: bool = False, forgetting: float | None = None
+    ) -> Self:
         """Learn from the next rows of a stream.
 
         The first call on an unfitted estimator fits it on its rows. Every later call takes one step of the
-        centres per ``batch_size`` rows, with the encoder as it is.
+        centres per ``batch_size`` rows, with the encoder as it is. There are never more clusters than before: rows
+        of a kind not seen so far join the nearest one. The model may be saved and loaded between calls. Of several
+        processes each learns on its own.
 
         Parameters
         ----------
@@ -191,14 +195,31 @@ class NeuralClusterer(
             Present for scikit-learn.
         train_encoder : bool, default=False
             Take one step of the encoder after each step of the centres.
+        forgetting : float, default=None
+            Above 0 and up to 1: centres follow clusters that move, as weighted means of the rows that they win, of
+            which those of a batch ago count ``1 - forgetting`` as much. 0.1 keeps about the last ten batches in mind.
+            None: centres learn as the method does, or, with :class:`AEKMeans`, as means of all rows so far.
 
         Returns
         -------
         self
             ``labels_`` are those of the rows of this call.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``X`` or a parameter cannot be used, or ``forgetting`` is given and no centres decide (SSCNet, NCSC). The
+            estimator is then left as it was.
         """
+        if forgetting is not None and not (isinstance(forgetting, Real) and 0 < forgetting <= 1):
+            raise ValueError(f"forgetting={forgetting!r} must be above 0 and at most 1, or None.")
         if not hasattr(self, "module_"):
             return self.fit(X)
+        if forgetting is not None and not self.module_.head.centers_decide:
+            raise ValueError(
+                f"forgetting={forgetting!r} moves centres, but a classifier decides in {type(self).__name__}. Use "
+                f"forgetting=None, or a method with centres, such as TELL."
+            )
         self._validate_params()
         with _all_or_nothing(self):
             source = as_source(self, X, reset=False)
@@ -212,7 +233,12 @@ class NeuralClusterer(
                 with seeded(seed, device):
                     for index, x in source.batches(consecutive(len(source), recipe.batch_size)):
                         x = prepared(self.module_, x, device)
-                        centers.step(self.module_.eval(), x, index)
+                        if forgetting is None:
+                            centers.step(self.module_.eval(), x, index)
+                        else:
+                            with torch.no_grad():
+                                z = self.module_.eval().encode(x)
+                            self.module_.head.follow_(z, float(forgetting))
                         if train_encoder and encoder is not None:
                             # The next rows may all be of one cluster: they say nothing of how frequent it is.
                             self.module_.train().head.eval()

@@ -239,6 +239,77 @@ def test_a_stream_moves_the_centres_and_on_request_the_encoder(method, easy):
     assert not torch.equal(code, encoder())
 
 
+CENTERED = ["TELL", "KMeansNet", "DCSAI", "AEKMeans"]
+
+
+def rotating(angle, n, seed, only=None):
+    """Rows of three clusters on a circle that turns: (n, 8), and their classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=n) if only is None else np.full(n, only)
+    around = 2 * np.pi * y / 3 + angle
+    X = 0.15 * rng.normal(size=(n, 8))
+    X[:, :3] += np.column_stack([np.cos(around), np.sin(around), np.ones(n)])
+    return X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("encoder", ["mlp", None])
+@pytest.mark.parametrize("name", CENTERED)
+def test_centres_follow_clusters_that_move(name, encoder, tmp_path):
+    """Each cluster ends where the next one was; without forgetting its past all labels would be wrong."""
+    X, y = rotating(0.0, 512, seed=0)
+    model = small(name, encoder=encoder).fit(X)
+    cluster = np.array([np.bincount(model.labels_[y == j]).argmax() for j in range(3)])
+    right = []
+    for step in range(1, 41):
+        X, y = rotating(2 * np.pi / 3 * step / 40, 128, seed=step)
+        right.append((model.predict(X) == cluster[y]).mean())
+        if step == 20:  # a stream may be cut
+            model.save(tmp_path / "model")
+            model = neuralclust.load(tmp_path / "model")
+        model.partial_fit(X, forgetting=0.3)
+    assert np.mean(right) > 0.98
+    assert (model.predict(X) == cluster[y]).mean() > 0.98
+
+
+@pytest.mark.parametrize("name", CENTERED)
+def test_a_stream_of_one_cluster_moves_its_centre_alone(name):
+    X, _ = rotating(0.0, 512, seed=0)
+    model = small(name, encoder=None).fit(X)
+    new, _ = rotating(0.2, 100, seed=1, only=1)
+    (cluster,) = set(model.predict(new))
+    before = model.cluster_centers_
+    model.partial_fit(new, forgetting=0.1)
+    moved = np.abs(model.cluster_centers_ - before).max(axis=1)
+    assert moved[cluster] > 0.01
+    assert np.delete(moved, cluster).max() < 1e-6
+
+
+def test_no_cluster_is_invented(method):
+    """Rows of a kind not seen before join a cluster there is."""
+    X, _ = rotating(0.0, 512, seed=0)
+    model = small(method, encoder=None).fit(X)
+    far = X[:100] * np.float32([1, 1, -5, 1, 1, 1, 1, 1])
+    for _ in range(3):
+        model.partial_fit(far)
+    assert set(model.labels_) <= set(range(3))
+    assert model.cluster_centers_.shape[0] == 3
+
+
+def test_forgetting_is_checked(method, easy):
+    X, _ = easy
+    model = small(method)
+    for wrong in (0.0, 1.5, -1, "much", float("nan")):
+        with pytest.raises(ValueError, match="forgetting="):
+            model.partial_fit(X, forgetting=wrong)
+    assert not hasattr(model, "module_")
+    model.partial_fit(X, forgetting=0.5)
+    if method in CENTERED:
+        model.partial_fit(X, forgetting=1)
+    else:
+        with pytest.raises(ValueError, match="a classifier decides"):
+            model.partial_fit(X, forgetting=0.5)
+
+
 def test_a_diverging_stream_is_undone(method, easy):
     X, _ = easy
     model = small(method).fit(X).set_params(lr=1e38, optimizer="sgd")

@@ -9,6 +9,8 @@ The loss takes the codes of further views of the same rows (an augmentation, say
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,58 @@ from neuralclust.functional.distance import squared_euclidean
 from neuralclust.nn.targets import BalancedTarget
 
 
-class CentroidLayer(nn.Module):
+class Centroids(nn.Module):
+    """What a cluster layer with centres can do beside its loss.
+
+    Attributes
+    ----------
+    unit_norm : bool
+        Whether codes count by their direction only.
+    centers_decide : bool
+        Whether a row's cluster is that of a centre, and not what a classifier says.
+    """
+
+    centers: Tensor
+    unit_norm = False
+    centers_decide = True
+
+    def predict(self, z: Tensor) -> Tensor:
+        """Cluster of every code ``(b,)``."""
+        raise NotImplementedError
+
+    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> Any:
+        """Take these centres, for some ``rows`` or all."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def follow_(self, z: Tensor, forgetting: float) -> None:
+        """Move the centres that won codes of a batch towards their mean, and leave the others where they are.
+
+        A centre with its share of the batch, ``b / k`` codes or more, goes ``forgetting`` of the way; with fewer codes,
+        in proportion less. So a centre is a weighted mean of its codes, of which those of a batch ago count
+        ``1 - forgetting`` as much as those of the last.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from neuralclust.nn import CentroidLayer
+        >>> layer = CentroidLayer(1, 2).init_(torch.tensor([[0.0], [4.0]]))
+        >>> layer.follow_(torch.tensor([[1.0], [1.0]]), forgetting=0.5)
+        >>> layer.centers.flatten().tolist()
+        [0.5, 4.0]
+        """
+        centers = self.centers.detach()
+        k = len(centers)
+        won = F.one_hot(self.predict(z), k).to(centers.dtype)  # (b, k)
+        z = (F.normalize(z, dim=1) if self.unit_norm else z).to(centers.dtype)
+        counts = won.sum(dim=0)
+        mean = won.T @ z / counts.clamp_min(1)[:, None]
+        step = forgetting * (counts * k / len(z)).clamp_max(1)
+        rows = counts > 0
+        self.init_(torch.lerp(centers, mean, step[:, None])[rows], rows)
+
+
+class CentroidLayer(Centroids):
     """Nearest-centroid assignment with running means: what k-means leaves behind when it is done.
 
     Parameters
@@ -97,7 +150,7 @@ class CentroidLayer(nn.Module):
         self.counts.copy_(total)
 
 
-class KMeansNetLayer(nn.Module):
+class KMeansNetLayer(Centroids):
     """k-means as a linear layer with softmax: the cluster layer of k-meansNet.
 
     ``-alpha |z - c_j|^2 = W_j.z + b_j - alpha`` for ``|z| = 1``, with ``W_j = 2 alpha c_j`` and
@@ -141,6 +194,8 @@ class KMeansNetLayer(nn.Module):
     tensor([0])
     """
 
+    unit_norm = True
+
     def __init__(
         self,
         embed_dim: int,
@@ -169,7 +224,7 @@ class KMeansNetLayer(nn.Module):
         return self
 
     @property
-    def centers(self) -> Tensor:
+    def centers(self) -> Tensor:  # type: ignore[override]
         """Cluster centres ``W / (2 alpha)``, ``(k, p)``."""
         return self.weight / (2 * self.alpha)
 
@@ -223,7 +278,7 @@ class KMeansNetLayer(nn.Module):
             self.free_bias.clamp_(-self.alpha, 0.0)
 
 
-class TELLLayer(nn.Module):
+class TELLLayer(Centroids):
     """The cluster layer of TELL: unit-length centres as the weights of a linear layer without bias.
 
     With ``|z| = |c_j| = 1`` the bias is the same constant for every cluster and drops out;
@@ -257,6 +312,8 @@ class TELLLayer(nn.Module):
     tensor([0, 1])
     """
 
+    unit_norm = True
+
     def __init__(
         self,
         embed_dim: int,
@@ -281,7 +338,7 @@ class TELLLayer(nn.Module):
         return self
 
     @property
-    def centers(self) -> Tensor:
+    def centers(self) -> Tensor:  # type: ignore[override]
         """Unit-length cluster centres ``W / (2 alpha)``, ``(k, p)``."""
         return self.weight / (2 * self.alpha)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from neuralclust.functional.assignment import relu_closeness, sharpen, student_closeness
 from neuralclust.functional.distance import DISTANCES, euclidean, squared_euclidean
 from neuralclust.functional.losses import assignment_divergence
+from neuralclust.nn.heads import Centroids
 
 TARGET_LEVEL = 0.95  # mean largest entry of a target; with 0.8, codes and centres lose what k-means gave them
 _MOST_PREDICTION_LEVEL = 0.8  # of a prediction, which has nothing to learn if it is one-hot, as P1 of two clusters is
@@ -18,7 +19,7 @@ _CALIBRATION_ROWS = 10_000
 _MEMORY = 0.1  # weight of a batch in the running frequencies
 
 
-class InvarianceLayer(nn.Module):
+class InvarianceLayer(Centroids):
     """Soft assignments P1, P2, ... of a code, each by a distance of its own, and the loss that makes them agree.
 
     P1 comes from the Euclidean distance by ``max(0, mean - d)`` (Eq. 7), each other from its own distance by
