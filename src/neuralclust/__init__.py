@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("neuralclust")
 
 if TYPE_CHECKING:
-    from neuralclust import callbacks, datasets, functional, metrics, nn, registry, subspace
+    from neuralclust import callbacks, datasets, functional, metrics, nn, registry, scoring, subspace
     from neuralclust.checkpoint import Checkpoint
     from neuralclust.classical.fuzzy import FuzzyCMeans
     from neuralclust.classical.landmarks import LandmarkSpectralClustering
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from neuralclust.methods.ncsc import NCSC
     from neuralclust.methods.sscnet import SSCNet
     from neuralclust.methods.tell import TELL
+    from neuralclust.outofcore import open_rows
     from neuralclust.subspace import SubspaceClustering
 
-_MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry", "subspace")
+_MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry", "scoring", "subspace")
 _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
     "Checkpoint": "neuralclust.checkpoint",
@@ -46,6 +47,7 @@ _OBJECTS = {
     "SpectralEmbeddedClustering": "neuralclust.classical.sec",
     "SubspaceClustering": "neuralclust.subspace",
     "load": "neuralclust.io",
+    "open_rows": "neuralclust.outofcore",
 }
 
 __all__ = [
@@ -69,7 +71,9 @@ __all__ = [
     "load",
     "metrics",
     "nn",
+    "open_rows",
     "registry",
+    "scoring",
     "subspace",
 ]
 

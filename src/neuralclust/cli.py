@@ -28,7 +28,10 @@ RUN_FILES = {
     "history.jsonl": "losses, a line an epoch",
     "run.json": "method, parameters and data file of this run",
 }
-_DATA = "data file: .npy, .npz, .csv or .parquet; a row a sample, numbers only"
+_DATA = (
+    "data file: .npy, .npz, .csv or .parquet; a row a sample, numbers only. Or a folder of .parquet files, larger "
+    "than memory if need be: they are copied once to FOLDER.rows.npy"
+)
 _NAMES = {
     "acc": "accuracy under the best one-to-one map to the classes",
     "nmi": "normalised mutual information, arithmetic mean",

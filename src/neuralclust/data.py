@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
@@ -152,6 +153,10 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
     ValueError, TypeError
         For anything that is not a finite numeric table or stack of images of the fitted shape.
     """
+    if isinstance(X, (str, os.PathLike)):
+        raise TypeError(
+            f"X={str(X)!r} is a path. Open it first: neuralclust.open_rows(path) maps .npy files and Parquet folders."
+        )
     if isinstance(X, DataLoader):
         dataset, loader = X.dataset, X
     elif isinstance(X, Dataset):

@@ -24,7 +24,8 @@ def read_data(path: Path) -> Any:
     ----------
     path : Path
         ``.npy`` (opened as a memory map), ``.npz`` (the array named x or data, the only one, or a scipy
-        sparse matrix), ``.csv`` (with or without a header) or ``.parquet``.
+        sparse matrix), ``.csv`` (with or without a header) or ``.parquet``; or a folder of ``.parquet`` files, which
+        are copied once into a memory map beside it (:func:`neuralclust.open_rows`).
 
     Returns
     -------
@@ -35,6 +36,10 @@ def read_data(path: Path) -> Any:
     ValueError
         If the file has another extension, is damaged, or has a column that does not hold numbers.
     """
+    if path.is_dir():
+        from neuralclust.outofcore import open_rows
+
+        return open_rows(path)
     readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: the extension must be one of {', '.join(readers)}.")

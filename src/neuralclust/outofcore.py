@@ -1,0 +1,178 @@
+"""Tables larger than memory: Parquet, copied once into a file whose rows can be read in any order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuralclust._extras import require
+
+_CHUNK_ROWS = 2**16
+
+
+def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> np.memmap:
+    """Rows of a file or folder that may be larger than memory, for ``fit``, ``predict`` and the rest.
+
+    Training reads rows in random order, which Parquet cannot: it is copied once into an ``.npy`` file, some rows at a
+    time. Later calls find that file, as long as the Parquet files have the same names, sizes and times.
+
+    Parameters
+    ----------
+    path : str or Path
+        An ``.npy`` file, which is mapped as it is; a ``.parquet`` file; or a folder of them, in the order of their
+        names. Columns hold numbers or lists of numbers of one length, without missing values; the files have the same
+        columns.
+    cache : str or Path, optional
+        The ``.npy`` file to write, of as many bytes as the rows have. By default beside ``path``, with the ending
+        ``.rows.npy``.
+
+    Returns
+    -------
+    numpy.memmap of shape (n_samples, n_features)
+        Read-only, in the smallest dtype that holds all columns.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or no ``.parquet`` file in the folder.
+    ValueError
+        If a file is damaged, or a column is not numeric, has missing values, or differs from the first file's.
+    OSError
+        If the cache cannot be written, or the disk has too little room. Nothing half-written is left.
+    ImportError
+        If there is no pyarrow: ``pip install 'neuralclust[scale]'``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+    >>> from neuralclust import open_rows
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for part in range(3):
+    ...         columns = {"a": np.arange(4.0) + part, "b": np.ones(4)}
+    ...         pq.write_table(pa.table(columns), f"{folder}/part-{part}.parquet")
+    ...     open_rows(folder, cache=f"{folder}/rows.npy").shape
+    (12, 2)
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        return _mapped(path)
+    files = _parquet_files(path)
+    target = Path(cache) if cache is not None else path.with_name(f"{path.name}.rows.npy")
+    sources = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    told = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+    note = target.with_name(f"{target.name}.sources")
+    if target.exists() and note.exists() and note.read_text() == told:
+        return _mapped(target)
+    if target.exists() and not note.exists():
+        raise FileExistsError(f"{target} exists and was not written from {path}. Give cache= another name.")
+    _copy(files, target)
+    note.write_text(told)
+    return _mapped(target)
+
+
+def _mapped(path: Path) -> np.memmap:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not an .npy file of numbers: {error}") from error
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(path.glob("*.parquet"))
+        if not files:
+            raise FileNotFoundError(f"{path}: there is no .parquet file in this folder.")
+        return files
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    if path.suffix.lower() != ".parquet":
+        raise ValueError(f"{path}: .npy, .parquet, or a folder of .parquet files is needed.")
+    return [path]
+
+
+def _copy(files: list[Path], target: Path) -> None:
+    """Write all rows to ``target``, whole or not at all."""
+    parquet = require("pyarrow.parquet", "scale")
+    opened = []
+    for file in files:
+        try:
+            opened.append(parquet.ParquetFile(file))
+        except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
+            raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
+    n_rows = sum(each.metadata.num_rows for each in opened)
+    columns = opened[0].schema_arrow.names
+    dtype, width = _layout(files[0], opened[0])
+    for file, each in zip(files, opened, strict=True):
+        if each.schema_arrow.names != columns:
+            differing = sorted(set(columns) ^ set(each.schema_arrow.names)) or "in another order"
+            raise ValueError(f"{file} has other columns than {files[0].name}: {differing}.")
+        dtype = np.result_type(dtype, _layout(file, each)[0])
+    needed = n_rows * width * dtype.itemsize
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(target.parent).free) < needed:
+        raise OSError(
+            f"{target} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give cache= a place on another "
+            f"disk."
+        )
+    new = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        with new.open("wb") as out:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows, width)}
+            np.lib.format.write_array_header_1_0(out, header)
+            for file, each in zip(files, opened, strict=True):
+                for rows in _batches(file, each):
+                    if rows.shape[1] != width:
+                        raise ValueError(f"{file} has rows of {rows.shape[1]} numbers, {files[0].name} of {width}.")
+                    out.write(np.ascontiguousarray(rows, dtype).data)
+        os.replace(new, target)
+    except OSError as error:
+        raise OSError(f"{target} cannot be written: {error.strerror or error}. Give another cache=.") from error
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def _layout(file: Path, opened: Any) -> tuple[np.dtype, int]:
+    """Dtype and length of the rows of a file."""
+    for rows in _batches(file, opened, 1):
+        return rows.dtype, rows.shape[1]
+    raise ValueError(f"{file} has no rows.")
+
+
+def _batches(file: Path, opened: Any, size: int = _CHUNK_ROWS) -> Iterator[np.ndarray]:
+    """Rows of a Parquet file, some at a time."""
+    try:
+        for batch in opened.iter_batches(size):
+            parts = [_numbers(file, name, batch.column(name)) for name in batch.schema.names]
+            if not parts:
+                raise ValueError(f"{file} has no columns.")
+            dtype = np.result_type(*parts)
+            yield np.concatenate([part.astype(dtype, copy=False) for part in parts], axis=1)
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
+
+
+def _numbers(file: Path, name: str, column: Any) -> np.ndarray:
+    """A column ``(rows, 1)``, or one of lists ``(rows, their length)``."""
+    rows = len(column)
+    if column.null_count:
+        raise ValueError(f"{file}: column {name!r} has missing values. Impute or drop them.")
+    if hasattr(column, "flatten") and "list" in str(column.type):
+        column = column.flatten()
+        if column.null_count or len(column) % rows:
+            raise ValueError(f"{file}: the lists of column {name!r} have missing values, or not all the same length.")
+    values = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{file}: column {name!r} holds {column.type}, not numbers. Drop or encode it.")
+    return values.reshape(rows, -1)
