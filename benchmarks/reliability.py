@@ -121,6 +121,122 @@ def memory(n: int, seed: int, width: int = 64) -> dict:
     }  # fmt: skip
 
 
+def stress(method: str, seed: int) -> dict:
+    """Three clear clusters (240 x 16), made hard for arithmetic: agreement of the labels with the classes (ARI)."""
+    import numpy as np
+    from sklearn.metrics import adjusted_rand_score
+
+    from neuralclust.datasets import make_sphere_clusters
+
+    X, y = make_sphere_clusters(240, 3, 16, noise=0.05, random_state=0)
+    X = X.astype(np.float64)
+    outlier = X.copy()
+    outlier[7] *= 1e6
+    inputs = {
+        "as it is": X, "times 1e-30": 1e-30 * X, "times 1e30": 1e30 * X, "plus 1e6": X + 1e6,
+        "one row times 1e6": outlier, "float16": X.astype(np.float16), "all rows equal": np.ones_like(X),
+    }  # fmt: skip
+    begin, found = time.perf_counter(), {}
+    for name, rows in inputs.items():
+        model = _small(method, 3, seed).fit(rows)
+        q = model.predict_proba(rows)
+        assert np.isfinite(q).all()
+        assert (model.predict(rows) == model.labels_).all()
+        found[name] = adjusted_rand_score(y, model.labels_)
+    for k in (1, 40):
+        assert set(_small(method, k, seed).fit(X[:40]).labels_) <= set(range(k))
+    return {"ari": found, "seconds": time.perf_counter() - begin}
+
+
+def threads(method: str, seed: int) -> dict:
+    """The same fit on one thread and on two: labels, and the largest difference of a code."""
+    import numpy as np
+    import torch
+
+    from neuralclust.datasets import make_sphere_clusters
+
+    X, _ = make_sphere_clusters(240, 3, 16, noise=0.05, random_state=0)
+    begin, before, models = time.perf_counter(), torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        models.append(_small(method, 3, seed).fit(X))
+    torch.set_num_threads(before)
+    one, two = models
+    return {
+        "labels": bool((one.labels_ == two.labels_).all()),
+        "codes": float(np.abs(one.transform(X) - two.transform(X)).max()),
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def _small(method: str, n_clusters: int, seed: int):
+    from neuralclust import registry
+
+    settings = {"hidden_layer_sizes": (32,), "pretrain_epochs": 10, "max_epochs": 10, "random_state": seed}
+    known = registry.resolve(method)().get_params()
+    return registry.make(method, n_clusters, **{k: v for k, v in settings.items() if k in known})
+
+
+PROCESSES = """
+import json, os, sys, time
+import numpy as np, torch
+from neuralclust import TELL
+n, threads = int(sys.argv[1]), int(sys.argv[2])
+torch.set_num_threads(threads)
+X = np.random.default_rng(0).random((n, 784), dtype=np.float32)
+settings = dict(pretrain_epochs=0, max_epochs=1, batch_size=1024, precision="float32", random_state=0)
+TELL(10, init="random", **settings).fit(X[:2048])
+begin = time.perf_counter()
+model = TELL(10, init="random", **{**settings, "max_epochs": 3}).fit(X)
+if os.environ.get("RANK", "0") == "0":
+    print(json.dumps({"fit_s": time.perf_counter() - begin, "centers": model.cluster_centers_.tolist()}))
+"""
+
+
+def processes(size: int, threads: int, seed: int, n: int = 20_000) -> dict:
+    """Three epochs of joint training, 784-500-500-2000-10 in float32, by so many processes of so many threads each."""
+    import json
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "fit.py"
+        program.write_text(PROCESSES)
+        done = subprocess.run(
+            [*command, str(program), str(n), str(threads)], capture_output=True, text=True, check=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        )  # fmt: skip
+    row = json.loads(done.stdout.strip().splitlines()[-1])
+    return {"fit_s": row["fit_s"], "checksum": sum(map(sum, row["centers"])), "seconds": row["fit_s"]}
+
+
+def parquet(n: int, seed: int, width: int = 64, files: int = 20) -> dict:
+    """A folder of Parquet files, copied by open_rows: seconds, and the largest resident memory of the process."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from neuralclust import open_rows
+
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "table"
+        table.mkdir()
+        for number in range(files):
+            rows = rng.random((n // files, width), dtype=np.float32)
+            columns = pa.table({f"x{j}": rows[:, j] for j in range(width)})
+            pq.write_table(columns, table / f"{number:03}.parquet", row_group_size=100_000)
+        del rows, columns
+        pa.default_memory_pool().release_unused()
+        Path("/proc/self/clear_refs").write_text("5")
+        with _Peak() as peak:
+            begin = time.perf_counter()
+            opened = open_rows(table)
+            seconds = time.perf_counter() - begin
+        assert opened.shape == (n // files * files, width)
+        assert (opened[-len(opened) // files :][:: n // files // 10] != 0).any()
+    return {"copy_s": seconds, "own_mib": peak.own, "file_mib": n * width * 4 / 2**20, "seconds": seconds}
+
+
 class _Peak:
     """Largest resident memory: the process's own pages, and those of mapped files, which the system may take back."""
 

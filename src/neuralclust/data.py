@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 from torch.utils.data import (
@@ -24,6 +26,8 @@ from torch.utils.data import (
 )
 
 CHUNK_BYTES = 2**22  # rows looked at together when a statistic is taken over all of them
+_CROWDED = 1e-3  # share of the range that holds nearly all values: float32 has some 1e4 steps left for them there
+_SAMPLE_ROWS = 1000
 # torch can store these but hardly compute with them.
 _UNSIGNED = {torch.uint16: torch.float32, torch.uint32: torch.float64, torch.uint64: torch.float64}
 _DIRECT = {np.dtype(t) for t in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")}
@@ -286,3 +290,25 @@ def value_range(source: Source) -> tuple[float, float]:
     if not high - low < limit:
         raise ValueError(f"The values of X span {low:.3g} .. {high:.3g}, more than its dtype can subtract. Rescale X.")
     return low, high
+
+
+def warn_if_crowded(source: Source, low: float, high: float) -> None:
+    """Say so if a few values are so large that all others are nearly the same beside them.
+
+    Zeros do not count: most of a sparse table is zero.
+    """
+    rows = torch.linspace(0, len(source) - 1, min(_SAMPLE_ROWS, len(source)), dtype=torch.float64).long()
+    ((_, x),) = source.batches([rows])
+    values = x.cpu().numpy().ravel()
+    values = values[values != 0].astype(np.float64)
+    if len(values) < 100:
+        return
+    least, most = np.quantile(values, [0.01, 0.99])
+    if 0 < most - least < _CROWDED * (high - low):
+        warnings.warn(
+            f"The values of X span {low:.3g} .. {high:.3g}, but 98 % of a sample of them lie in {least:.3g} .. "
+            f"{most:.3g}: beside the largest, the others hardly count. Clip or drop outliers, or transform X (counts "
+            f"by log1p).",
+            ConvergenceWarning,
+            stacklevel=2,
+        )

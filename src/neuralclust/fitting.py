@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, describe
-from neuralclust.data import Rows, Source, consecutive, value_range
+from neuralclust.data import Rows, Source, consecutive, value_range, warn_if_crowded
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
@@ -145,6 +145,7 @@ class FitProcedure(BaseEstimator):
         peers = find_peers()
         device = resolve_device(self.device)
         low, high = self._agreed_range(source, peers)
+        warn_if_crowded(source, low, high)
         # Rows far from the origin cannot be told apart without a shift.
         if recipe.keep_origin and (recipe.normalize or low <= 0):
             low, high = 0.0, max(-low, high)

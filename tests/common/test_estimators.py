@@ -239,6 +239,27 @@ def test_a_stream_moves_the_centres_and_on_request_the_encoder(method, easy):
     assert not torch.equal(code, encoder())
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+def test_units_do_not_matter(method, scale, easy):
+    X, _ = easy
+    model = small(method).fit(X.astype(np.float64) * scale)
+    assert adjusted_rand_score(small(method).fit(X).labels_, model.labels_) > 0.95
+    assert np.array_equal(model.predict(X.astype(np.float64) * scale), model.labels_)
+
+
+def test_one_thread_and_two_give_the_same_model(method, easy):
+    X, _ = easy
+    one = small(method).fit(X)
+    try:
+        torch.set_num_threads(2)
+        two = small(method).fit(X)
+        codes = two.transform(X)
+    finally:
+        torch.set_num_threads(1)
+    assert np.array_equal(one.labels_, two.labels_)
+    np.testing.assert_allclose(one.transform(X), codes, atol=1e-6)
+
+
 CENTERED = ["TELL", "KMeansNet", "DCSAI", "AEKMeans"]
 
 

@@ -447,3 +447,18 @@ def test_an_encoder_that_returns_nan_is_named(method, easy):
     model = small(method, encoder=encoder, pretrain_epochs=0)
     with pytest.raises(ValueError, match="encoder returns codes with NaN"):
         model.fit(easy[0])
+
+
+def test_rows_that_hardly_count_are_named(easy):
+    X, _ = easy
+    outlier = X.copy()
+    outlier[0, 0] = 1e6
+    model = small("TELL", encoder=None)
+    with pytest.warns(ConvergenceWarning, match=r"span .* 1e\+06, but 98 % .* Clip or drop outliers"):
+        model.fit(outlier)
+    rng = np.random.default_rng(0)
+    sparse = np.where(rng.random((200, 500)) < 0.01, rng.random((200, 500)), 0.0)
+    for rows in (X, X + 1e6, sparse, rng.poisson(3, (200, 20))):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="The values of X span")
+            model.fit(rows)
