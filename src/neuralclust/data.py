@@ -299,8 +299,8 @@ def warn_if_crowded(source: Source, low: float, high: float) -> None:
     """
     rows = torch.linspace(0, len(source) - 1, min(_SAMPLE_ROWS, len(source)), dtype=torch.float64).long()
     ((_, x),) = source.batches([rows])
-    values = x.cpu().numpy().ravel()
-    values = values[values != 0].astype(np.float64)
+    values = x.double().cpu().numpy().ravel()
+    values = values[values != 0]
     if len(values) < 100:
         return
     least, most = np.quantile(values, [0.01, 0.99])
