@@ -251,8 +251,8 @@ def reliability(found: dict[str, list[dict]]) -> str:
         "agreement of the labels with the classes (adjusted Rand index). Equal rows have nothing to be told apart by.",
         "Beside one row a million times as large the others are nearly equal in float32, of which the fit warns.",
         *grid(
-            "method | " + " | ".join(next((r["ari"] for _, r in each("stress")), {})),
-            ([a["method"], *(f"{max(v, 0):.2f}" for v in r["ari"].values())] for a, r in each("stress")),
+            "method | " + " | ".join(next((r["agreement"] for _, r in each("stress")), {})),
+            ([a["method"], *(f"{max(v, 0):.2f}" for v in r["agreement"].values())] for a, r in each("stress")),
         ),
         "The same fit on one thread and on two: labels, and the largest difference of a code. On the same number of",
         "threads the same seed gives the same bits.",

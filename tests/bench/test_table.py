@@ -204,3 +204,16 @@ def test_the_committed_readme_is_that_of_the_committed_rows(monkeypatch):
     assert report.with_measured(text, Results(ROOT / "benchmarks" / "results.jsonl").read()) == text, (
         "run: make results"
     )
+
+
+def test_how_well_loss_and_silhouette_choose(runs):
+    accs = {0: 0.5, 1: 0.9, 2: 0.7}
+    rows = rows_of(runs, lambda run: accs[run.seed])
+    for row in rows.values():
+        row["silhouette"] = -row["acc"]  # a criterion that is always wrong
+    fits = [g for g in table.groups(runs, rows) if g.method == "TELL"]
+    first, last = table.choices(fits).lines[0], table.choices(fits).lines[-1]
+    assert first == ["mnist", "TELL", "", "3", "70.0 ± 20.0", "90.0", "50.0", "90.0"]
+    assert last[-3:] == ["+20.0", "-20.0", "+20.0"]
+    del rows[runs[0].key]["silhouette"]
+    assert not table.choices([g for g in table.groups(runs, rows) if g.method == "TELL"]).lines

@@ -170,6 +170,12 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] 
     for data in dict.fromkeys(g.run.arguments["data"] for g in fits if g.rows):
         here = [g for g in fits if g.run.arguments["data"] == data and g.run.name in TABLES]
         blocks += [Heading(3, data), by_data(here)]
+    blocks += [
+        Heading(2, "Choosing a run without labels"),
+        "ACC of the run with the smallest loss, of the run whose codes have the largest silhouette, and of the best, "
+        "which nobody knows; where three runs or more have all of these.",
+        choices([g for g in fits if g.run.name in TABLES]),
+    ]
     for paper, (method, title) in PAPERS.items():
         blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
     named = {Path(path).stem: path for path in pictures}
@@ -226,6 +232,25 @@ def by_data(members: list[Group]) -> Grid:
         )  # fmt: skip
     names = ["method", "setting", "protocol", "seeds", "ACC", "NMI", "ARI", "best", "time", "machine", "better", "p"]
     return Grid(names, lines)
+
+
+def choices(fits: list[Group]) -> Grid:
+    """How well the loss, and the silhouette of the codes, find a good run."""
+    lines, gains = [], []
+    for g in fits:
+        known = [row for row in g.rows if math.isfinite(row.get("loss") or math.nan) and "silhouette" in row]
+        if len(known) < 3:
+            continue
+        by_loss = min(known, key=lambda row: row["loss"])["acc"]
+        by_silhouette = max(known, key=lambda row: row["silhouette"])["acc"]
+        middle, top = mean(row["acc"] for row in known), max(row["acc"] for row in known)
+        gains.append((by_loss - middle, by_silhouette - middle, top - middle))
+        picked = (cell([acc]) for acc in (by_loss, by_silhouette, top))
+        data = g.run.arguments["data"]
+        lines.append([data, g.method, g.setting, str(len(known)), cell(row["acc"] for row in known), *picked])
+    if gains:
+        lines.append(["mean gain", "", "", "", "", *(f"{100 * mean(each):+.1f}" for each in zip(*gains, strict=True))])
+    return Grid(["data", "method", "setting", "seeds", "ACC", "by loss", "by silhouette", "best"], lines)
 
 
 def compare(ours: Group, best: Group) -> tuple[str, str]:
