@@ -23,7 +23,19 @@ SRC = Path(neuralclust.__file__).parent
 
 # -- structure ------------------------------------------------------------------------------------
 
-ORDER = ["functional", "nn", "data", "kmeans", "runtime", "callbacks", "training", "fitting", "base", "methods"]
+ORDER = [
+    "functional",
+    "nn",
+    "peers",
+    "data",
+    "kmeans",
+    "runtime",
+    "callbacks",
+    "training",
+    "fitting",
+    "base",
+    "methods",
+]
 
 
 def imports(file):

@@ -25,6 +25,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from neuralclust.peers import Peers
+
 CHUNK_BYTES = 2**22  # rows looked at together when a statistic is taken over all of them
 _CROWDED = 1e-3  # share of the range that holds nearly all values: float32 has some 1e4 steps left for them there
 _SAMPLE_ROWS = 1000
@@ -144,6 +146,11 @@ class Rows:
         indices = list(indices)
         for index, (_, x) in zip(indices, self._source.batches([self._rows[i] for i in indices]), strict=True):
             yield index, x
+
+
+def part_of(source: Source, peers: Peers) -> Source:
+    """The rows of a source that this process is to look at."""
+    return source if peers.size == 1 else Rows(source, peers.part(len(source)))
 
 
 def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
@@ -279,14 +286,16 @@ def consecutive(n: int, size: int) -> list[Tensor]:
     return list(torch.arange(n).split(size))
 
 
-def value_range(source: Source) -> tuple[float, float]:
-    """Smallest and largest entry, in float64."""
+def value_range(source: Source, peers: Peers) -> tuple[float, float]:
+    """Smallest and largest entry, in float64; each process looks at some of the rows."""
     size = max(1, CHUNK_BYTES // (8 * math.prod(source.shape)))
     low, high, limit = math.inf, -math.inf, math.inf
-    for _, rows in source.batches(consecutive(len(source), size)):
+    for _, rows in source.batches(peers.shares(consecutive(len(source), size))):
         least, most = torch.aminmax(rows)
         low, high = min(low, float(least)), max(high, float(most))
         limit = math.inf if rows.dtype == torch.float64 else 3.4e38
+    together = peers.greatest({"-low": -low, "high": high, "-limit": -limit})
+    low, high, limit = -together["-low"], together["high"], -together["-limit"]
     if not high - low < limit:
         raise ValueError(f"The values of X span {low:.3g} .. {high:.3g}, more than its dtype can subtract. Rescale X.")
     return low, high

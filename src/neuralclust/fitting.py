@@ -5,7 +5,6 @@ A method writes the hooks at the top; the order of things is here, once.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
-from neuralclust.checkpoint import Keeper, describe
-from neuralclust.data import Rows, Source, consecutive, value_range, warn_if_crowded
+from neuralclust.checkpoint import Keeper, check_agreement
+from neuralclust.data import Rows, Source, consecutive, part_of, value_range, warn_if_crowded
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
@@ -144,7 +143,8 @@ class FitProcedure(BaseEstimator):
         recipe = self._recipe(len(source))
         peers = find_peers()
         device = resolve_device(self.device)
-        low, high = self._agreed_range(source, peers)
+        check_agreement(self, source, peers)
+        low, high = value_range(source, peers)
         warn_if_crowded(source, low, high)
         # Rows far from the origin cannot be told apart without a shift.
         if recipe.keep_origin and (recipe.normalize or low <= 0):
@@ -188,30 +188,13 @@ class FitProcedure(BaseEstimator):
         self.loss_, self.module_, self.n_iter_, seed = best
         self._fitted_params = self.get_params(deep=False)  # what save writes, whatever set_params does later
         self._n_samples = len(source)  # some layers have room for so many rows
-        own = Rows(source, peers.part(len(source)))
-        self.labels_ = peers.join(self._predict(own), len(source))
+        self.labels_ = peers.join(self._predict(part_of(source, peers)), len(source))
         if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
             self._fill_empty_clusters(source, seed)
             peers.equalize_(self.module_)
         self._check_clusters()
         keeper.finish()
         report.end()
-
-    def _agreed_range(self, source: Source, peers: Peers) -> tuple[float, float]:
-        """Smallest and largest entry, after making sure that all processes have the same rows and settings."""
-        if peers.size == 1:
-            return value_range(source)
-        about = describe(self, source)
-        # networks may differ so far: all processes get the first one's weights
-        about["params"] = {name: told for name, told in about["params"].items() if name != "encoder"}
-        peers.agree(
-            json.dumps(about, sort_keys=True),
-            f"The {peers.size} processes of torch.distributed have different rows or parameters. One fit is for all of "
-            f"them: give each the same. To fit apart, start them without torchrun.",
-        )
-        low, high = value_range(Rows(source, peers.part(len(source))))
-        most = peers.greatest({"low": -low, "high": high})
-        return -most["low"], most["high"]
 
     def _train(
         self,
@@ -302,8 +285,7 @@ class FitProcedure(BaseEstimator):
         if most < len(source):
             chosen = torch.randperm(len(source), generator=trainer.generator)[:most].sort().values
             rows = Rows(source, chosen)
-        own = Rows(rows, trainer.peers.part(len(rows)))
-        z = map_rows(module, encode, own, tile=TILE, device=trainer.device)
+        z = map_rows(module, encode, part_of(rows, trainer.peers), tile=TILE, device=trainer.device)
         return finite_codes(trainer.peers.join(z, len(rows)))
 
     @torch.no_grad()
