@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,72 @@ def kills(method: str, n: int, seed: int) -> dict:
         assert process.wait() == 0, process.stderr.read()
         return {"kills": done, "while_writing": in_file, "same": _same(whole, killed),
                 "seconds": time.perf_counter() - begin}  # fmt: skip
+
+
+def partners(method: str, n: int, seed: int) -> dict:
+    """``kill -9`` of one of two processes that share a fit, n times; each time one process or two go on in turn.
+
+    How long the other one took to end, whether it said why, and whether the model is that of one process, undisturbed.
+    """
+    import socket
+
+    import numpy as np
+
+    import neuralclust
+
+    rng = np.random.default_rng(seed)
+    begin, waits, told = time.perf_counter(), [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        whole, killed = Path(folder, "whole"), Path(folder, "killed")
+        whole.mkdir()
+
+        def start(where: Path, how: str, size: int) -> list[subprocess.Popen]:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                group = {
+                    "WORLD_SIZE": str(size),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(probe.getsockname()[1]),
+                }
+            command = [sys.executable, "-c", FIT, method, str(where), how]
+            return [
+                subprocess.Popen(
+                    command, env={**os.environ, **group, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+                )
+                for rank in range(size)
+            ]
+
+        def written() -> int:
+            return (killed / FILE).stat().st_mtime_ns if (killed / FILE).exists() else 0
+
+        for process in start(whole, "alone", 1):
+            assert process.wait() == 0, process.stderr.read()
+        done = 0
+        while done < n:
+            before, running = written(), start(killed, "resume", 2)
+            while written() == before and all(each.poll() is None for each in running):
+                time.sleep(0.01)
+            time.sleep(float(rng.uniform(0.0, 1.0)))
+            struck = running.pop(int(rng.integers(2)))
+            (other,) = running
+            if struck.poll() is not None or other.poll() is not None:  # they had ended before the blow: from the start
+                for each in (struck, other):
+                    assert each.wait() == 0, each.stderr.read()
+                shutil.rmtree(killed)
+                continue
+            struck.kill()
+            blow = time.perf_counter()
+            _, said = other.communicate()
+            waits.append(time.perf_counter() - blow)
+            told += "Another process of this fit has ended" in said
+            done += 1
+        for process in start(killed, "resume", 1):
+            assert process.wait() == 0, process.stderr.read()
+        one, two = (neuralclust.load(where / "model") for where in (whole, killed))
+    return {
+        "kills": done, "longest_s": max(waits), "told": told, "labels": bool((one.labels_ == two.labels_).all()),
+        "centers": float(np.abs(one.cluster_centers_ - two.cluster_centers_).max()), "seconds": time.perf_counter() - begin,
+    }  # fmt: skip
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -234,6 +234,21 @@ def reliability(found: dict[str, list[dict]]) -> str:
                 for a, r in each("kills")
             ),
         ),
+        "## One of two processes is killed",
+        "",
+        "`kill -9` of one of two processes of a fit at random moments, each time started again with `resume=True`, at",
+        "the end as one process: how long the other one took to end, with the reason in its error, and how far the",
+        "model is from that of one process which nobody disturbed.",
+        *grid(
+            "method | kills | longest wait, s | said why | the same labels | centres differ by",
+            (
+                [
+                    a["method"], str(r["kills"]), f"{r['longest_s']:.1f}", f"{r['told']} of {r['kills']}",
+                    "yes" if r["labels"] else "NO", f"{r['centers']:.0e}",
+                ]
+                for a, r in each("partners")
+            ),
+        ),
         "## Any input",
         "",
         "Generated rows (8 dtypes, dense, sparse, lists; scales of 1e-30 to 1e30, far offsets, constant rows, copies,",
