@@ -137,9 +137,13 @@ def partners(method: str, n: int, seed: int) -> dict:
             assert process.wait() == 0, process.stderr.read()
         one, two = (neuralclust.load(where / "model") for where in (whole, killed))
     return {
-        "kills": done, "longest_s": max(waits), "told": told, "labels": bool((one.labels_ == two.labels_).all()),
-        "centers": float(np.abs(one.cluster_centers_ - two.cluster_centers_).max()), "seconds": time.perf_counter() - begin,
-    }  # fmt: skip
+        "kills": done,
+        "longest_s": max(waits),
+        "told": told,
+        "labels": bool((one.labels_ == two.labels_).all()),
+        "centers": float(np.abs(one.cluster_centers_ - two.cluster_centers_).max()),
+        "seconds": time.perf_counter() - begin,
+    }
 
 
 def _same(a: Path, b: Path) -> bool:
