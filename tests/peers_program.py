@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from neuralclust import registry
+from neuralclust import checkpoint, registry
 from neuralclust.callbacks import HistoryLog
 from neuralclust.datasets import make_sphere_clusters
 
@@ -109,6 +109,15 @@ def agreements(folder, rank):
         told["unfinished"] = str(error)
     model = small("TELL").fit(X, checkpoint=folder / "checkpoint", resume=True)
     told["resumed"] = bool(np.allclose(model.cluster_centers_, small("TELL").fit(X).cluster_centers_, atol=1e-4))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    checkpoint.save = full
+    try:
+        small("TELL").fit(X, checkpoint=folder / "full")
+    except OSError as error:
+        told["full"] = str(error)
     (folder / f"told-{rank}.json").write_text(json.dumps(told))
 
 

@@ -89,6 +89,7 @@ def test_errors_reach_all_processes(agreements):
         assert "that is enough" in told["interrupted"]
         assert "resume=True" in told["unfinished"]
         assert told["resumed"]
+        assert "No space left on device" in told["full"]
 
 
 def test_a_process_that_dies_stops_the_others_and_one_process_goes_on(tmp_path):

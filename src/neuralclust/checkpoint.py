@@ -99,9 +99,8 @@ class Keeper:
             return
         self.path = self.settings.folder / FILE
         self.about = describe(estimator, source)
+        self._peers = peers
         self._found = peers.first(lambda: self._find(resume))
-        if peers.rank > 0:
-            self.settings = None  # the first process writes
 
     def _find(self, resume: bool) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         """What there is to go on from."""
@@ -203,7 +202,12 @@ class Keeper:
         self._run, self._history, self.best = run, history, best
         self.memory.clear()
 
-    def write(
+    def write(self, *epoch: Any) -> None:
+        """Write an epoch down, if it is time to; of several processes the first does, and all hear if it cannot."""
+        if self.settings is not None:
+            self._peers.first(lambda: self._write(*epoch))
+
+    def _write(
         self,
         stage: str,
         rows: list[dict[str, Any]],
@@ -214,9 +218,7 @@ class Keeper:
         generator: torch.Generator,
         before: Mapping[str, Tensor],
     ) -> None:
-        """Write an epoch down, if it is time to."""
-        if self.settings is None:
-            return
+        assert self.settings is not None
         late = time.monotonic() - self._last >= self.settings.every_seconds
         if not done and not (late and len(rows) % self.settings.every_epochs == 0):
             return
@@ -243,10 +245,13 @@ class Keeper:
 
     def finish(self) -> None:
         """The fit is over: a later one may take the folder."""
-        if self.settings is None or not self.path.exists():
-            return
-        position, tensors = _read(self.path)
-        self._put({**position, "finished": True}, tensors)
+        if self.settings is not None:
+            self._peers.first(self._finish)
+
+    def _finish(self) -> None:
+        if self.path.exists():
+            position, tensors = _read(self.path)
+            self._put({**position, "finished": True}, tensors)
 
     def _put(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
