@@ -280,31 +280,32 @@ def processes(size: int, threads: int, seed: int, n: int = 20_000) -> dict:
     return {"fit_s": row["fit_s"], "checksum": sum(map(sum, row["centers"])), "seconds": row["fit_s"]}
 
 
+TABLE = """
+import sys
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+folder, files, n, width, seed = sys.argv[1], *map(int, sys.argv[2:])
+rng = np.random.default_rng(seed)
+for number in range(files):
+    rows = rng.random((n // files, width), dtype=np.float32)
+    columns = pa.table({f"x{j}": rows[:, j] for j in range(width)})
+    pq.write_table(columns, f"{folder}/{number:03}.parquet", row_group_size=100_000)
+"""
+
+
 def parquet(n: int, seed: int, width: int = 64, files: int = 20) -> dict:
     """A folder of Parquet files, copied by open_rows: seconds, and the largest resident memory of the process."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from neuralclust import open_rows
 
-    rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table"
         table.mkdir()
-        for number in range(files):
-            rows = rng.random((n // files, width), dtype=np.float32)
-            columns = pa.table({f"x{j}": rows[:, j] for j in range(width)})
-            pq.write_table(columns, table / f"{number:03}.parquet", row_group_size=100_000)
-        del rows, columns
-        pa.default_memory_pool().release_unused()
-        Path("/proc/self/clear_refs").write_text("5")
+        numbers = [str(number) for number in (files, n, width, seed)]
+        subprocess.run([sys.executable, "-c", TABLE, str(table), *numbers], check=True)
         with _Peak() as peak:
             begin = time.perf_counter()
             opened = open_rows(table)
             seconds = time.perf_counter() - begin
         assert opened.shape == (n // files * files, width)
-        assert (opened[-len(opened) // files :][:: n // files // 10] != 0).any()
     return {"copy_s": seconds, "own_mib": peak.own, "file_mib": n * width * 4 / 2**20, "seconds": seconds}
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,21 +103,15 @@ def _parquet_files(path: Path) -> list[Path]:
 
 def _copy(files: list[Path], target: Path) -> None:
     """Write all rows to ``target``, whole or not at all."""
-    parquet = require("pyarrow.parquet", "scale")
-    opened = []
-    for file in files:
-        try:
-            opened.append(parquet.ParquetFile(file))
-        except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-            raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
-    n_rows = sum(each.metadata.num_rows for each in opened)
-    columns = opened[0].schema_arrow.names
-    dtype, width = _layout(files[0], opened[0])
-    for file, each in zip(files, opened, strict=True):
-        if each.schema_arrow.names != columns:
-            differing = sorted(set(columns) ^ set(each.schema_arrow.names)) or "in another order"
+    schemas = [_schema(file) for file in files]
+    n_rows = sum(rows for rows, _ in schemas)
+    columns = schemas[0][1]
+    dtype, width = _layout(files[0])
+    for file, (_, names) in zip(files, schemas, strict=True):
+        if names != columns:
+            differing = sorted(set(columns) ^ set(names)) or "in another order"
             raise ValueError(f"{file} has other columns than {files[0].name}: {differing}.")
-        dtype = np.result_type(dtype, _layout(file, each)[0])
+        dtype = np.result_type(dtype, _layout(file)[0])
     needed = n_rows * width * dtype.itemsize
     target.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(target.parent).free) < needed:
@@ -130,8 +124,8 @@ def _copy(files: list[Path], target: Path) -> None:
         with new.open("wb") as out:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows, width)}
             np.lib.format.write_array_header_1_0(out, header)
-            for file, each in zip(files, opened, strict=True):
-                for rows in _batches(file, each):
+            for file in files:
+                for rows in _batches(file):
                     if rows.shape[1] != width:
                         raise ValueError(f"{file} has rows of {rows.shape[1]} numbers, {files[0].name} of {width}.")
                     out.write(np.ascontiguousarray(rows, dtype).data)
@@ -143,23 +137,41 @@ def _copy(files: list[Path], target: Path) -> None:
             new.unlink(missing_ok=True)
 
 
-def _layout(file: Path, opened: Any) -> tuple[np.dtype, int]:
+def _schema(file: Path) -> tuple[int, list[str]]:
+    """Number of rows and names of the columns."""
+    with _opened(file) as parquet:
+        return parquet.metadata.num_rows, parquet.schema_arrow.names
+
+
+def _layout(file: Path) -> tuple[np.dtype, int]:
     """Dtype and length of the rows of a file."""
-    for rows in _batches(file, opened, 1):
+    for rows in _batches(file, 1):
         return rows.dtype, rows.shape[1]
     raise ValueError(f"{file} has no rows.")
 
 
-def _batches(file: Path, opened: Any, size: int = _CHUNK_ROWS) -> Iterator[np.ndarray]:
+def _batches(file: Path, size: int = _CHUNK_ROWS) -> Iterator[np.ndarray]:
     """Rows of a Parquet file, some at a time."""
-    try:
-        for batch in opened.iter_batches(size):
+    with _opened(file) as parquet:
+        for batch in parquet.iter_batches(size):
             parts = [_numbers(file, name, batch.column(name)) for name in batch.schema.names]
             if not parts:
                 raise ValueError(f"{file} has no columns.")
             dtype = np.result_type(*parts)
             yield np.concatenate([part.astype(dtype, copy=False) for part in parts], axis=1)
-    except OSError as error:
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    parquet = require("pyarrow.parquet", "scale")
+    try:
+        with parquet.ParquetFile(file, pre_buffer=False) as opened:  # else it reads ahead whole files
+            yield opened
+    except OSError as error:  # pyarrow's, of what is in the file
+        raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
+    except ValueError as error:
+        if str(file) in str(error):
+            raise
         raise ValueError(f"{file} cannot be read as Parquet: {error}") from error
 
 
