@@ -38,7 +38,7 @@ def distance_by_hand(metric, a, b):
 
 
 def assignments_by_hand(metric, z, c, scale=1.0, powers=(2.0, 2.0), divide=True):
-    """Eq. 6-11 by loops; frequencies of the rows given."""
+    """Eq. 6-11 by loops; frequencies of the rows given, to the power / 2 that leaves Eq. 6 at 2."""
     n, k = len(z), len(c)
     q1, q2 = np.zeros((n, k)), np.zeros((n, k))
     for i in range(n):
@@ -49,7 +49,7 @@ def assignments_by_hand(metric, z, c, scale=1.0, powers=(2.0, 2.0), divide=True)
         q2[i] /= q2[i].sum()
     found = []
     for q, power in zip((q1, q2), powers, strict=True):
-        p = q**power / (q.sum(axis=0) if divide else 1)
+        p = q**power / (q.sum(axis=0) ** (power / 2) if divide else 1)
         found.append(p / p.sum(axis=1, keepdims=True))
     return found
 
@@ -102,7 +102,8 @@ def test_gradients(metric):
     mutual = layer((metric,)).calibrate_(z.detach()).eval()
     closeness = mutual.closeness(z)
     with torch.no_grad():
-        t1, t2 = (sharpen(q, r, f) for q, r, f in zip(closeness, mutual.target_power, mutual.frequency, strict=True))
+        parts = zip(closeness, mutual.target_power, mutual.frequency, strict=True)
+        t1, t2 = (sharpen(q / f.sqrt(), r) for q, r, f in parts)
     p1, p2 = mutual.assignments(z)
     expected = torch.autograd.grad((assignment_divergence(t2, p1) + assignment_divergence(t1, p2)) / 2, z)[0]
     assert torch.allclose(torch.autograd.grad(mutual.loss(z), z)[0], expected)
@@ -117,6 +118,20 @@ def test_batch_frequencies_train_the_printed_loss_and_move_the_others():
     batch = torch.stack([q.mean(dim=0) for q in mutual.closeness(z[:9])])
     assert torch.equal(printed.frequency, torch.ones(2, 3, dtype=torch.float64))
     assert torch.allclose(mutual.frequency, 0.9 * before + 0.1 * batch)
+
+
+def test_a_cluster_does_not_take_over_where_there_are_none():
+    """Rows of one blob: with frequencies that count less than the power, one cluster ends with most of them."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 10, generator=generator)
+    one = InvarianceLayer(10, 5).init_(z[:5]).calibrate_(z).train()
+    adam = torch.optim.Adam(one.parameters(), 1e-2)
+    for step in range(300):
+        (grad,) = torch.autograd.grad(one.loss(z[(40 * step) % 400 :][:40]), [one.centers])
+        one.centers.grad = grad
+        adam.step()
+    sizes = one.predict(z).bincount(minlength=5)
+    assert sizes.min() > 20
 
 
 def test_predict_from_either_assignment_and_alone():

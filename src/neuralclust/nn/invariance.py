@@ -16,6 +16,7 @@ TARGET_LEVEL = 0.95  # mean largest entry of a target; with 0.8, codes and centr
 _MOST_PREDICTION_LEVEL = 0.8  # of a prediction, which has nothing to learn if it is one-hot, as P1 of two clusters is
 _POWERS = 1.0, 128.0
 _CALIBRATION_ROWS = 10_000
+_TINY = 1e-30
 _MEMORY = 0.1  # weight of a batch in the running frequencies
 
 
@@ -56,9 +57,9 @@ class InvarianceLayer(Centroids):
     -----
     The printed loss has two flaws. Its target P2 is flatter than its prediction P1, so that agreement means unlearning;
     and P1 is divided by the frequencies as well, so that a cluster may take over while its P1 stays balanced. Here
-    every assignment learns from the other's *target*, without gradient through it: Eq. 6 with the frequencies and a
-    power for which the mean largest entry is 0.95, while predictions carry no frequencies and are about as sharp as
-    the P1 of Eq. 6-7. All powers and scales are set once, from the codes at the start (:meth:`calibrate_`), so that
+    every assignment learns from the other's *target*, without gradient through it: ``(Q^2 / f)^a``, Eq. 6 for a = 1,
+    with a power for which the mean largest entry is 0.95, while predictions carry no frequencies and are about as sharp
+    as the P1 of Eq. 6-7. All powers and scales are set once, from the codes at the start (:meth:`calibrate_`), so that
     neither the metric nor the units of the codes matter.
 
     References
@@ -174,7 +175,7 @@ class InvarianceLayer(Centroids):
                 now = torch.stack([q.mean(dim=0) for q in closeness])
                 self.frequency.lerp_(now.to(self.frequency.dtype), _MEMORY)
             first, *others = (
-                sharpen(q, power, f) for q, power, f in zip(closeness, self.target_power, self.frequency, strict=True)
+                _target(q, power, f) for q, power, f in zip(closeness, self.target_power, self.frequency, strict=True)
             )
         total = z.new_zeros(())
         for each in (closeness, *map(self.closeness, views)):
@@ -192,6 +193,14 @@ class InvarianceLayer(Centroids):
         return torch.stack([assignment_divergence(p, first, self.eps) for p in others]).sum()
 
 
+def _target(closeness: Tensor, power: float | Tensor, frequency: Tensor) -> Tensor:
+    """``(Q^2 / f)^(power / 2)``, normalised: the frequencies count as much beside a high power as beside 2, Eq. 6.
+
+    Beside a plain f a high power lets one cluster take all the rows of data without clear clusters.
+    """
+    return sharpen(closeness / (frequency / frequency.mean()).clamp_min(_TINY).sqrt(), power)
+
+
 def _sharpness(p: Tensor) -> float:
     return float(p.amax(dim=1).mean())
 
@@ -201,5 +210,6 @@ def _power(closeness: Tensor, frequency: Tensor | None, level: float) -> float:
     low, high = _POWERS
     for _ in range(30):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if _sharpness(sharpen(closeness, middle, frequency)) < level else (low, middle)
+        p = sharpen(closeness, middle) if frequency is None else _target(closeness, middle, frequency)
+        low, high = (middle, high) if _sharpness(p) < level else (low, middle)
     return middle
