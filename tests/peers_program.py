@@ -64,6 +64,22 @@ class Table(Dataset):
         return torch.from_numpy(X[i])
 
 
+class Strange(torch.nn.Module):
+    """An encoder of random depth, with buffers of all kinds."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(16, 6), torch.nn.Linear(6, 6)
+        self.register_buffer("short", torch.ones(3, dtype=torch.int16))
+        self.register_buffer("wide", torch.ones(1).expand(5))
+        self.register_buffer("flag", torch.tensor(True))
+
+    def forward(self, x):
+        z = self.first(x)
+        return z + self.second(z) if self.training and torch.rand(()) < 0.5 else z
+
+
 def agreements(folder, rank):
     """One thing after the other; each leaves the processes able to go on."""
     told = {}
@@ -79,6 +95,24 @@ def agreements(folder, rank):
     small("AEKMeans").set_callbacks(HistoryLog(folder / "history.jsonl")).fit(X)
     model.set_params(encoder="mlp", hidden_layer_sizes=(16,)).fit(X).save(folder / f"model-{rank}")
     told["predicts"] = bool((model.predict(X[:10]) == model.labels_[:10]).all())
+
+    model = small("TELL", encoder=Strange()).fit(X)
+    np.savez(folder / f"strange-{rank}.npz", **result(model))
+    np.savez(folder / f"odd-{rank}.npz", **result(small("NCSC", variant="paper").set_params(batch_size=65).fit(X)))
+
+    class Ask(HistoryLog):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            if fitted_estimator is not None:
+                fitted_estimator.score(X)
+                told["asked"] = [len(fitted_estimator.reconstruct_centers()), len(fitted_estimator.predict_proba(X))]
+
+    small("TELL").set_callbacks(Ask(folder)).fit(X)
+    stream = small("AEKMeans", encoder=None).partial_fit(X + rank).partial_fit(X, forgetting=0.5)
+    told["stream"] = stream.cluster_centers_.tolist()
+    try:
+        small("TELL").fit(X, checkpoint=folder / "one" if rank == 0 else None)
+    except ValueError as error:
+        told["checkpoint"] = str(error)
 
     for what, args in {
         "rows": ({}, X + rank),

@@ -77,6 +77,8 @@ def test_dtypes_and_lists(tmp_path):
         ({"colour": ["red", "blue"]}, "column 'colour' holds string"),
         ({"size": [1.0, None]}, "column 'size' has missing values"),
         ({"code": [[1.0, 2.0], [1.0]]}, "not all the same length"),
+        ({"code": [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]]}, "not all the same length"),  # as many numbers as 3 x 2
+        ({"code": [{"list": 1.0}]}, "holds struct"),
         ({}, "no columns|no rows"),
     ],
 )
@@ -85,6 +87,26 @@ def test_columns_that_are_no_numbers(tmp_path, columns, message):
     with pytest.raises(ValueError, match=message):
         open_rows(tmp_path / "t.parquet")
     assert [file.name for file in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_a_part_without_rows(tmp_path, rows):
+    folder = write(tmp_path / "table", rows)
+    pq.write_table(pa.table({f"x{j}": rows[:0, j] for j in range(4)}), folder / "a.parquet")
+    np.testing.assert_array_equal(open_rows(folder), rows)
+
+
+def test_a_copy_that_was_interrupted_is_made_anew(tmp_path, rows, monkeypatch):
+    folder, replace = write(tmp_path / "table", rows), outofcore.os.replace
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outofcore.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_rows(folder)
+    monkeypatch.setattr(outofcore.os, "replace", replace)
+    monkeypatch.chdir(folder)
+    np.testing.assert_array_equal(open_rows("."), rows)
 
 
 def test_files_that_do_not_fit_together(tmp_path, rows):

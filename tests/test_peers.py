@@ -62,7 +62,7 @@ def test_two_processes_fit_the_model_of_one(name, variant, by_two):
             np.testing.assert_allclose(first[key], value, atol=2e-4 * max(1, np.abs(value).max()), err_msg=key)
 
 
-@pytest.mark.parametrize("what", ["views", "dataset", "encoder"])
+@pytest.mark.parametrize("what", ["views", "dataset", "encoder", "strange", "odd"])
 def test_all_processes_have_the_same_model(what, agreements):
     """Whatever is random, and where the user's networks differ to begin with."""
     first, second = loaded(agreements[0], what)
@@ -80,10 +80,21 @@ def test_the_first_process_alone_writes(agreements):
     assert all(each["predicts"] for each in told)
 
 
+def test_a_callback_may_ask_the_model(agreements):
+    """In the first process, while the others wait: it is then a model like any other."""
+    assert agreements[1][0]["asked"] == [3, 256]
+
+
+def test_a_stream_is_each_process_s_own(agreements):
+    first, second = (told["stream"] for told in agreements[1])
+    assert first != second
+
+
 def test_errors_reach_all_processes(agreements):
     for told in agreements[1]:
-        assert "different rows or parameters" in told["rows"]
-        assert "different rows or parameters" in told["parameters"]
+        assert "different rows, parameters" in told["rows"]
+        assert "different rows, parameters" in told["parameters"]
+        assert "or checkpoints" in told["checkpoint"]
         assert "2 processes cannot share a step of 1 rows" in told["batch"]
         assert "encoder" in told["network"]
         assert "that is enough" in told["interrupted"]

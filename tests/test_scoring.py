@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from neuralclust import scoring
 from neuralclust.scoring import score_dask, score_rows
@@ -76,6 +77,11 @@ def test_a_process_loads_a_model_once_and_a_new_one_anew(easy, tmp_path, monkeyp
     other.save(tmp_path / "model")
     np.testing.assert_array_equal(score_rows(X, tmp_path / "model"), other.labels_)
     assert len(loads) == 2
+    lazy = [score_dask(da.from_array(X, chunks=(60, 16), name="rows"), tmp_path / "model") for _ in range(2)]
+    assert lazy[0].name == lazy[1].name
+    other.save(tmp_path / "model")
+    assert score_dask(da.from_array(X, chunks=(60, 16), name="rows"), tmp_path / "model").name != lazy[0].name
+    np.testing.assert_array_equal(score_rows(sp.csr_array(X), tmp_path / "model"), other.labels_)
 
 
 def test_what_is_sent_to_a_worker_is_small(easy, saved):

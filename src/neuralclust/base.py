@@ -28,6 +28,7 @@ from torch import nn
 from neuralclust.augment import AUGMENTATIONS
 from neuralclust.data import Source, as_source, consecutive
 from neuralclust.fitting import TILE, FitProcedure
+from neuralclust.peers import apart
 from neuralclust.runtime import draw_seeds, seeded
 from neuralclust.training import (
     LEARNING_RATES,
@@ -197,7 +198,8 @@ class NeuralClusterer(
             Take one step of the encoder after each step of the centres.
         forgetting : float, default=None
             Above 0 and up to 1: centres follow clusters that move, as weighted means of the rows that they win, of
-            which those of a batch ago count ``1 - forgetting`` as much. 0.1 keeps about the last ten batches in mind.
+            which those of a batch (of ``batch_size`` rows) ago count ``1 - forgetting`` as much. 0.1 keeps about the
+            last ten batches in mind.
             None: centres learn as the method does, or, with :class:`AEKMeans`, as means of all rows so far.
 
         Returns
@@ -213,13 +215,14 @@ class NeuralClusterer(
         """
         if forgetting is not None and not (isinstance(forgetting, Real) and 0 < forgetting <= 1):
             raise ValueError(f"forgetting={forgetting!r} must be above 0 and at most 1, or None.")
-        if not hasattr(self, "module_"):
-            return self.fit(X)
-        if forgetting is not None and not self.module_.head.centers_decide:
+        if forgetting is not None and not self._centers_decide:
             raise ValueError(
                 f"forgetting={forgetting!r} moves centres, but a classifier decides in {type(self).__name__}. Use "
                 f"forgetting=None, or a method with centres, such as TELL."
             )
+        if not hasattr(self, "module_"):
+            with apart():
+                return self.fit(X)
         self._validate_params()
         with _all_or_nothing(self):
             source = as_source(self, X, reset=False)
@@ -238,7 +241,7 @@ class NeuralClusterer(
                         else:
                             with torch.no_grad():
                                 z = self.module_.eval().encode(x)
-                            self.module_.head.follow_(z, float(forgetting))
+                            self.module_.head.follow_(z, float(forgetting), recipe.batch_size)
                         if train_encoder and encoder is not None:
                             # The next rows may all be of one cluster: they say nothing of how frequent it is.
                             self.module_.train().head.eval()

@@ -29,10 +29,12 @@ class FitReport:
 
     def __init__(self, estimator: CallbackSupportMixin, n_stages: int, peers: Peers | None = None):
         self._estimator = estimator
-        self._silent = peers is not None and peers.rank > 0
-        if not self._silent:
-            self._root = estimator._init_callback_context(max_subtasks=n_stages)
-            self._root.call_on_fit_task_begin(estimator=estimator)
+        self._first = (peers or Peers()).first  # an error of a callback reaches all processes
+        self._first(lambda: self._begin(n_stages))
+
+    def _begin(self, n_stages: int) -> None:
+        self._root = self._estimator._init_callback_context(max_subtasks=n_stages)
+        self._root.call_on_fit_task_begin(estimator=self._estimator)
 
     @contextmanager
     def share(self, name: str) -> Iterator[Callable[[float], None]]:
@@ -59,25 +61,25 @@ class FitReport:
         self, name: str, epochs: int, fitted: Callable[[], dict[str, Any]] | None
     ) -> Iterator[Callable[[], bool]]:
         """Yield what to call after every epoch; it answers whether a callback asks to stop."""
-        if self._silent:
-            yield bool
-            return
         estimator = self._estimator
-        stage = self._root.subcontext(task_name=name, max_subtasks=epochs)
-        stage.call_on_fit_task_begin(estimator=estimator)
+        begun: list[Any] = []
+
+        def begin() -> None:
+            begun.append(self._root.subcontext(task_name=name, max_subtasks=epochs))
+            begun[0].call_on_fit_task_begin(estimator=estimator)
 
         def epoch_ended() -> bool:
-            leaf = stage.subcontext(task_name="epoch")
+            leaf = begun[0].subcontext(task_name="epoch")
             leaf.call_on_fit_task_begin(estimator=estimator)
             return leaf.call_on_fit_task_end(estimator=estimator, reconstruction_attributes=fitted)
 
-        yield epoch_ended
-        stage.call_on_fit_task_end(estimator=estimator)
+        self._first(begin)
+        yield lambda: self._first(epoch_ended)
+        self._first(lambda: begun[0].call_on_fit_task_end(estimator=estimator))
 
     def end(self) -> None:
         """The fit is done."""
-        if not self._silent:
-            self._root.call_on_fit_task_end(estimator=self._estimator)
+        self._first(lambda: self._root.call_on_fit_task_end(estimator=self._estimator))
 
 
 class _Callback:

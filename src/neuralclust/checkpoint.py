@@ -331,16 +331,16 @@ def describe(estimator: Any, source: Source) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def check_agreement(estimator: Any, source: Source, peers: Peers) -> None:
+def check_agreement(estimator: Any, source: Source, peers: Peers, *others: Any) -> None:
     """ValueError in all processes of a fit if they have different rows or parameters."""
     if peers.size == 1:
         return
-    about = describe(estimator, source)
+    about = {**describe(estimator, source), "others": others}
     about["params"].pop("encoder", None)  # networks may differ so far: all processes get the first one's weights
     peers.agree(
         json.dumps(about, sort_keys=True),
-        f"The {peers.size} processes of torch.distributed have different rows or parameters. One fit is for all of "
-        f"them: give each the same. To fit apart, start them without torchrun.",
+        f"The {peers.size} processes of torch.distributed have different rows, parameters or checkpoints. One fit is "
+        f"for all of them: give each the same. To fit apart, start them without torchrun.",
     )
 
 

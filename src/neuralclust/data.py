@@ -306,14 +306,16 @@ def warn_if_crowded(source: Source, low: float, high: float) -> None:
 
     Zeros do not count: most of a sparse table is zero.
     """
-    rows = torch.linspace(0, len(source) - 1, min(_SAMPLE_ROWS, len(source)), dtype=torch.float64).long()
+    most_rows = min(len(source), _SAMPLE_ROWS, max(1, CHUNK_BYTES // (8 * math.prod(source.shape))))
+    rows = torch.linspace(0, len(source) - 1, most_rows, dtype=torch.float64).long()
     ((_, x),) = source.batches([rows])
     values = x.double().cpu().numpy().ravel()
     values = values[values != 0]
     if len(values) < 100:
         return
     least, most = np.quantile(values, [0.01, 0.99])
-    if 0 < most - least < _CROWDED * (high - low):
+    away = max(high - most if high != 0 else 0.0, least - low if low != 0 else 0.0)
+    if 0 < most - least < _CROWDED * away:
         warnings.warn(
             f"The values of X span {low:.3g} .. {high:.3g}, but 98 % of a sample of them lie in {least:.3g} .. "
             f"{most:.3g}: beside the largest, the others hardly count. Clip or drop outliers, or transform X (counts "

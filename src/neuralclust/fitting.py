@@ -24,7 +24,7 @@ from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
 from neuralclust.data import Rows, Source, consecutive, part_of, value_range, warn_if_crowded
 from neuralclust.functional import mask_noise, reconstruction_loss
-from neuralclust.kmeans import initial_centers, split_clusters
+from neuralclust.kmeans import finite_codes, initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.peers import Peers, find_peers
@@ -58,6 +58,9 @@ class FitProcedure(BaseEstimator):
 
     # Whether a cluster layer without an encoder learns anything from augmented rows.
     _head_learns_views: ClassVar[bool] = False
+
+    # Whether a row's cluster is that of a centre, and not what a classifier says.
+    _centers_decide: ClassVar[bool] = True
 
     # variant is a parameter of the methods that a paper proposes; the others have one form only.
     variant: str = "repaired"
@@ -143,7 +146,10 @@ class FitProcedure(BaseEstimator):
         recipe = self._recipe(len(source))
         peers = find_peers()
         device = resolve_device(self.device)
-        check_agreement(self, source, peers)
+        check_agreement(self, source, peers, checkpoint is None)
+        for name in ("batch_size", "pretrain_batch_size"):  # of all processes together: equal shares
+            size = min(getattr(recipe, name), len(source))
+            setattr(recipe, name, size - size % peers.size or size)
         low, high = value_range(source, peers)
         warn_if_crowded(source, low, high)
         # Rows far from the origin cannot be told apart without a shift.
@@ -192,6 +198,7 @@ class FitProcedure(BaseEstimator):
         if len(np.unique(self.labels_)) < self.n_clusters and self.variant == "repaired":
             self._fill_empty_clusters(source, seed)
             peers.equalize_(self.module_)
+            self.labels_, self.loss_ = peers.first(lambda: (self.labels_, self.loss_))
         self._check_clusters()
         keeper.finish()
         report.end()
@@ -220,7 +227,7 @@ class FitProcedure(BaseEstimator):
                 def log(row: dict[str, Any]) -> bool:
                     rows.append(row)
                     self.history_.append({"init": run, **row})
-                    return trainer.peers.first(epoch_ended) or self._stop(rows, recipe)
+                    return epoch_ended() or self._stop(rows, recipe)
 
                 size = recipe.pretrain_batch_size if name == "pretrain" else recipe.batch_size
                 replace(trainer, batch_size=size).fit(
@@ -229,6 +236,7 @@ class FitProcedure(BaseEstimator):
             return len(rows)
 
         self._initialize(module, source, trainer)
+        trainer.peers.equalize_(module)
         weights = trainable(module.autoencoder)
         n_iter = 0
         if weights:
@@ -436,13 +444,6 @@ class FitProcedure(BaseEstimator):
         noisy = mask_noise(x, self._value("noise") or 0.0) if module.training else x
         rec = reconstruction_loss(x, module.decode(module.encode(noisy)))
         return {"loss": rec, "rec": rec}
-
-
-def finite_codes(z: np.ndarray) -> np.ndarray:
-    """The codes, if they can be clustered."""
-    if not np.isfinite(z).all():
-        raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
-    return z
 
 
 def _smaller(loss: float, best: float) -> bool:

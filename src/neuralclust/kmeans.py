@@ -96,3 +96,10 @@ def split_clusters(
         centers[[widest, empty[0]]] = halves
         changed += [widest, int(empty[0])]
     return centers, sorted(set(changed))
+
+
+def finite_codes(z: np.ndarray) -> np.ndarray:
+    """The codes, if they can be clustered."""
+    if not np.isfinite(z).all():
+        raise ValueError("The encoder returns codes with NaN or infinity. Check its weights and its layers.")
+    return z

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from neuralclust._extras import require
 
-_CHUNK_ROWS = 2**16
+_CHUNK_ROWS, _CHUNK_BYTES = 2**16, 2**24  # read at a time, at most
 
 
 def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | None = None) -> np.memmap:
@@ -62,21 +63,23 @@ def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | N
     ...     open_rows(folder, cache=f"{folder}/rows.npy").shape
     (12, 2)
     """
-    path = Path(path)
+    path = Path(path).resolve()
     if path.suffix.lower() == ".npy":
         return _mapped(path)
     files = _parquet_files(path)
     target = Path(cache) if cache is not None else path.with_name(f"{path.name}.rows.npy")
+    note = target.with_name(f"{target.name}.sources")  # beside the copy: of which files it is
     sources = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     told = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
-    note = target.with_name(f"{target.name}.sources")
-    if target.exists() and note.exists() and note.read_text() == told:
-        return _mapped(target)
-    if target.exists() and not note.exists():
-        raise FileExistsError(f"{target} exists and was not written from {path}. Give cache= another name.")
-    _copy(files, target)
-    note.write_text(told)
+    if not _is_copy(target, note, told):
+        if target.exists() and not note.exists():
+            raise FileExistsError(f"{target} exists and was not written from {path}. Give cache= another name.")
+        _copy(files, target, note, told)
     return _mapped(target)
+
+
+def _is_copy(target: Path, note: Path, told: str) -> bool:
+    return target.exists() and note.exists() and note.read_text() == told
 
 
 def _mapped(path: Path) -> np.memmap:
@@ -101,17 +104,20 @@ def _parquet_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _copy(files: list[Path], target: Path) -> None:
+def _copy(files: list[Path], target: Path, note: Path, told: str) -> None:
     """Write all rows to ``target``, whole or not at all."""
     schemas = [_schema(file) for file in files]
     n_rows = sum(rows for rows, _ in schemas)
     columns = schemas[0][1]
-    dtype, width = _layout(files[0])
     for file, (_, names) in zip(files, schemas, strict=True):
         if names != columns:
             differing = sorted(set(columns) ^ set(names)) or "in another order"
             raise ValueError(f"{file} has other columns than {files[0].name}: {differing}.")
-        dtype = np.result_type(dtype, _layout(file)[0])
+    files = [file for file, (rows, _) in zip(files, schemas, strict=True) if rows]
+    if not files:
+        raise ValueError(f"{target}: the Parquet files have no rows.")
+    layouts = [_layout(file) for file in files]
+    dtype, width = np.result_type(*(dtype for dtype, _ in layouts)), layouts[0][1]
     needed = n_rows * width * dtype.itemsize
     target.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(target.parent).free) < needed:
@@ -119,7 +125,7 @@ def _copy(files: list[Path], target: Path) -> None:
             f"{target} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free. Give cache= a place on another "
             f"disk."
         )
-    new = target.with_name(f".{target.name}.{os.getpid()}.new")
+    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.new")
     try:
         with new.open("wb") as out:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (n_rows, width)}
@@ -129,7 +135,10 @@ def _copy(files: list[Path], target: Path) -> None:
                     if rows.shape[1] != width:
                         raise ValueError(f"{file} has rows of {rows.shape[1]} numbers, {files[0].name} of {width}.")
                     out.write(np.ascontiguousarray(rows, dtype).data)
-        os.replace(new, target)
+        if not _is_copy(target, note, told):  # another process may have been faster
+            target.unlink(missing_ok=True)  # the note must never be of another copy, wherever this ends
+            note.write_text(told)
+            os.replace(new, target)
     except OSError as error:
         raise OSError(f"{target} cannot be written: {error.strerror or error}. Give another cache=.") from error
     finally:
@@ -144,16 +153,18 @@ def _schema(file: Path) -> tuple[int, list[str]]:
 
 
 def _layout(file: Path) -> tuple[np.dtype, int]:
-    """Dtype and length of the rows of a file."""
-    for rows in _batches(file, 1):
-        return rows.dtype, rows.shape[1]
-    raise ValueError(f"{file} has no rows.")
+    """Dtype and length of the rows of a file that has some."""
+    rows = next(_batches(file, 1))
+    return rows.dtype, rows.shape[1]
 
 
-def _batches(file: Path, size: int = _CHUNK_ROWS) -> Iterator[np.ndarray]:
+def _batches(file: Path, size: int | None = None) -> Iterator[np.ndarray]:
     """Rows of a Parquet file, some at a time."""
     with _opened(file) as parquet:
-        for batch in parquet.iter_batches(size):
+        about = parquet.metadata
+        total = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        size = size or max(1, _CHUNK_BYTES * about.num_rows // max(total, 1))
+        for batch in parquet.iter_batches(min(size, _CHUNK_ROWS)):
             parts = [_numbers(file, name, batch.column(name)) for name in batch.schema.names]
             if not parts:
                 raise ValueError(f"{file} has no columns.")
@@ -180,9 +191,11 @@ def _numbers(file: Path, name: str, column: Any) -> np.ndarray:
     rows = len(column)
     if column.null_count:
         raise ValueError(f"{file}: column {name!r} has missing values. Impute or drop them.")
-    if hasattr(column, "flatten") and "list" in str(column.type):
+    types = require("pyarrow.types", "scale")
+    if any(is_list(column.type) for is_list in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        lengths = require("pyarrow.compute", "scale").list_value_length(column).to_numpy()
         column = column.flatten()
-        if column.null_count or len(column) % rows:
+        if column.null_count or (lengths != lengths[0]).any() or not lengths[0]:
             raise ValueError(f"{file}: the lists of column {name!r} have missing values, or not all the same length.")
     values = column.to_numpy(zero_copy_only=False)
     if values.dtype.kind not in "biuf":

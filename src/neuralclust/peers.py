@@ -10,8 +10,10 @@ import atexit
 import multiprocessing
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+_alone = ContextVar("alone", default=False)
 _PATIENCE = timedelta(minutes=10)  # for a process that is silent; one that has ended is noticed at once
 
 
@@ -64,17 +67,18 @@ class Peers:
         """Results of ``n`` rows, from those of each process's :meth:`part`."""
         return parts if self.size == 1 else self.gather(torch.from_numpy(parts)).numpy()[:n]
 
-    def average_(self, tensors: Sequence[Tensor | None]) -> None:
-        """Replace tensors by their means over the processes, all in one message."""
-        present = [t for t in tensors if t is not None]
-        if self.size == 1 or not present:
-            return
-        flat = torch.cat([t.flatten() for t in present])
+    def average(self, grads: Sequence[Tensor | None], params: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Means of the gradients of parameters over the processes, in one message; None where no process has one."""
+        if self.size == 1:
+            return grads
+        present = torch.tensor([g is not None for g in grads], dtype=params[0].dtype, device=params[0].device)
+        parts = [torch.zeros_like(p) if g is None else g for g, p in zip(grads, params, strict=True)]
+        flat = torch.cat([*(part.flatten() for part in parts), present])
         with _answering():
             dist.all_reduce(flat)
-        flat /= self.size
-        for t, mean in zip(present, flat.split([t.numel() for t in present]), strict=True):
-            t.copy_(mean.view_as(t))
+        *means, present = (flat / self.size).split([*(p.numel() for p in params), len(params)])
+        there = present.tolist()
+        return [m.view_as(p) if t else None for m, p, t in zip(means, params, there, strict=True)]
 
     def total(self, values: dict[str, float]) -> dict[str, float]:
         """Sums of numbers over the processes."""
@@ -111,10 +115,14 @@ class Peers:
     @torch.no_grad()
     def equalize_(self, module: nn.Module) -> None:
         """Give all processes the parameters and buffers of the first."""
-        if self.size > 1:
+        if self.size == 1:
+            return
+        for value in [*module.parameters(), *module.buffers()]:
+            new = value.detach().clone(memory_format=torch.contiguous_format)
             with _answering():
-                for value in [*module.parameters(), *module.buffers()]:
-                    dist.broadcast(value.data, 0)
+                dist.broadcast(new.reshape(-1).view(torch.uint8), 0)  # bytes: gloo does not know all dtypes
+            if not torch.equal(new, value):
+                value.copy_(new)
 
     def agree(self, told: str, otherwise: str) -> None:
         """ValueError in all of them if they were not told the same."""
@@ -131,6 +139,9 @@ class Peers:
                 torch.cuda.manual_seed(seed + self.rank)
 
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its new name, and its old one
+
+
 class _Gather(torch.autograd.Function):
     """Rows of all processes; the gradient of a row is the sum of what all of them want of it."""
 
@@ -139,7 +150,7 @@ class _Gather(torch.autograd.Function):
         ctx.rank, ctx.size = rank, size
         out = z.new_empty((size * len(z), *z.shape[1:]))
         with _answering():
-            dist.all_gather_into_tensor(out, z.contiguous())
+            _all_gather(out, z.contiguous())
         return out
 
     @staticmethod
@@ -152,7 +163,7 @@ class _Gather(torch.autograd.Function):
 
 def _travels(error: Exception) -> bool:
     try:
-        pickle.dumps(error)
+        pickle.loads(pickle.dumps(error))
     except Exception:  # a class within a function, say, or a lock among the arguments
         return False
     return True
@@ -164,16 +175,15 @@ def _answering() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RuntimeError(
-            f"Another process of this fit has ended, or has not answered for {_PATIENCE.seconds // 60} minutes "
-            f"({str(error).splitlines()[0]}). "
-            f"Look for its error above. A fit with checkpoint=folder goes on after its last epoch, "
-            f"with any number of processes: start them again with resume=True."
+            f"Another process of this fit has ended, has not answered for {_PATIENCE.seconds // 60} minutes, or has "
+            f"sent something else ({str(error).splitlines()[0]}). Look for its error above. A fit with checkpoint= "
+            f"goes on after its last epoch, with any number of processes: start them again with resume=True."
         ) from error
 
 
 def find_peers() -> Peers:
     """The processes of ``torch.distributed``, which is set up here if torchrun started this one."""
-    if not dist.is_available():
+    if _alone.get() or not dist.is_available():
         return Peers()
     if not dist.is_initialized():
         if not _launched():
@@ -184,6 +194,16 @@ def find_peers() -> Peers:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
         atexit.register(_leave)
     return Peers(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """What is fitted in the block is fitted by each process for itself."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
 
 
 def writes() -> bool:
@@ -205,3 +225,5 @@ def _launched() -> bool:
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+    # gloo's threads drop the last message's tensors, for which they need the interpreter: not while it ends
+    time.sleep(0.2)

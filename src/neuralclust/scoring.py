@@ -49,7 +49,7 @@ def score_rows(rows: Any, path: str | os.PathLike[str], method: str = "predict",
     True
     """
     model = _model(path, method, device)
-    if len(rows) == 0:
+    if (rows.shape[0] if hasattr(rows, "shape") else len(rows)) == 0:
         return _answer_of_none(model, method)
     return getattr(model, method)(rows)
 
@@ -103,7 +103,7 @@ def score_dask(X: Any, path: str | os.PathLike[str], method: str = "predict", *,
         )
     X = X.rechunk({axis: -1 for axis in range(1, X.ndim)})  # whole rows
     empty = _answer_of_none(model, method)
-    ask = partial(score_rows, path=str(Path(path).resolve()), method=method, device=device)
+    ask = partial(_score_version, version=_version(path), path=str(Path(path).resolve()), method=method, device=device)
     chunks: tuple[Any, ...]
     if empty.ndim == 1:
         chunks, drop = (X.chunks[0],), list(range(1, X.ndim))
@@ -112,13 +112,21 @@ def score_dask(X: Any, path: str | os.PathLike[str], method: str = "predict", *,
     return array.map_blocks(ask, X, chunks=chunks, drop_axis=drop, meta=empty, name=None, token="score_rows")
 
 
+def _score_version(rows: Any, *, version: int, **options: Any) -> np.ndarray:
+    """:func:`score_rows`, with another key in Dask's graph for another model in the same place."""
+    return score_rows(rows, **options)
+
+
+def _version(path: str | os.PathLike[str]) -> int:
+    config = Path(path).resolve() / CONFIG
+    return config.stat().st_mtime_ns if config.exists() else 0
+
+
 def _model(path: str | os.PathLike[str], method: str, device: str) -> Any:
     if method not in _METHODS:
         raise ValueError(f"method={method!r} must be one of {', '.join(_METHODS)}.")
-    config = Path(path).resolve() / CONFIG
-    written = config.stat().st_mtime_ns if config.exists() else 0  # a model saved anew is loaded anew
     with _loading:  # threads of a worker that come at once
-        return _loaded(str(config.parent), written, device)
+        return _loaded(str(Path(path).resolve()), _version(path), device)  # a model saved anew is loaded anew
 
 
 @lru_cache(maxsize=8)

@@ -122,7 +122,7 @@ class Update:
         terms = self.loss(module, x, index)
         grads = torch.autograd.grad(terms["loss"], self.params, allow_unused=True)
         if peers is not None:
-            peers.average_(grads)
+            grads = peers.average(grads, self.params)
         for p, g in zip(self.params, grads, strict=True):
             p.grad = g
         for optimizer in self.optimizers:
@@ -237,7 +237,8 @@ class Trainer:
                 means = self.peers.total({k: float(v) / counts[k] / self.peers.size for k, v in totals.items()})
                 row = {"stage": stage, "epoch": epoch, **means}
                 rows.append(row)
-                stop = (on_epoch is not None and on_epoch(row)) or not math.isfinite(row["loss"])
+                with module.shared_by(None):  # a callback may ask the model what it likes
+                    stop = (on_epoch is not None and on_epoch(row)) or not math.isfinite(row["loss"])
                 if keeper is not None:
                     done = stop or epoch + 1 == epochs
                     keeper.write(stage, rows, batch, done, module, optimizers, self.generator, before)
@@ -360,7 +361,7 @@ def mean_loss(
     """Mean of a loss over all rows, in evaluation mode and float32; each process looks at some of them."""
     module.eval()
     total = 0.0
-    with module.computing_in(torch.float32):
+    with module.computing_in(torch.float32), module.shared_by(None):
         for index, x in source.batches(peers.shares(consecutive(len(source), tile))):
             total += float(loss(module, prepared(module, x, device), index)["loss"]) * len(index)
     return peers.total({"loss": total})["loss"] / len(source)

@@ -292,6 +292,24 @@ def test_centres_follow_clusters_that_move(name, encoder, tmp_path):
     assert (model.predict(X) == cluster[y]).mean() > 0.98
 
 
+def test_forgetting_moves_centres_and_nothing_else(easy):
+    X, _ = easy
+    means = small("AEKMeans", encoder=None).fit(X)
+    counts = means.module_.head.counts.clone()
+    means.partial_fit(X[:50], forgetting=0.001)
+    assert torch.equal(means.module_.head.counts, counts)
+    learned = small("KMeansNet", encoder=None, variant="paper", max_epochs=50, lr=0.1).fit(X)
+    learned.partial_fit(X, forgetting=1e-9)
+    assert np.array_equal(learned.predict(X), learned.labels_)
+    steps = []
+    for rows in (X[:1], X[:240]):
+        model = small("TELL", encoder=None, batch_size=240).fit(X)
+        before = model.cluster_centers_
+        model.partial_fit(rows, forgetting=0.5)
+        steps.append(np.abs(model.cluster_centers_ - before).max())
+    assert steps[0] < 0.02  # one row is a 240th of a batch
+
+
 @pytest.mark.parametrize("name", CENTERED)
 def test_a_stream_of_one_cluster_moves_its_centre_alone(name):
     X, _ = rotating(0.0, 512, seed=0)
@@ -323,12 +341,12 @@ def test_forgetting_is_checked(method, easy):
         with pytest.raises(ValueError, match="forgetting="):
             model.partial_fit(X, forgetting=wrong)
     assert not hasattr(model, "module_")
-    model.partial_fit(X, forgetting=0.5)
     if method in CENTERED:
-        model.partial_fit(X, forgetting=1)
+        model.partial_fit(X, forgetting=0.5).partial_fit(X, forgetting=1)
     else:
         with pytest.raises(ValueError, match="a classifier decides"):
             model.partial_fit(X, forgetting=0.5)
+        assert not hasattr(model, "module_")
 
 
 def test_a_diverging_stream_is_undone(method, easy):

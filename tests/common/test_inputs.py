@@ -458,7 +458,8 @@ def test_rows_that_hardly_count_are_named(easy):
         model.fit(outlier)
     rng = np.random.default_rng(0)
     sparse = np.where(rng.random((200, 500)) < 0.01, rng.random((200, 500)), 0.0)
-    for rows in (X, X + 1e6, sparse, rng.poisson(3, (200, 20))):
+    far = np.where(sparse > 0, 1000 + sparse, 0.0)
+    for rows in (X, X + 1e6, sparse, far, rng.poisson(3, (200, 20))):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="The values of X span")
             model.fit(rows)

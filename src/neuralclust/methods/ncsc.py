@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE, finite_codes
+from neuralclust.fitting import TILE
 from neuralclust.functional import (
     class_affinity,
     coefficient_affinity,
@@ -33,7 +33,7 @@ from neuralclust.functional import (
     squared_euclidean,
     unit_norm,
 )
-from neuralclust.kmeans import initial_centers
+from neuralclust.kmeans import finite_codes, initial_centers
 from neuralclust.nn import (
     Autoencoder,
     ClassifierLayer,
@@ -183,6 +183,7 @@ class NCSC(NeuralClusterer):
     """
 
     _head_learns_views: ClassVar[bool] = True
+    _centers_decide: ClassVar[bool] = False
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
@@ -464,7 +465,7 @@ class NCSC(NeuralClusterer):
             pairs = self._printed(module, z, a_s, self.l or (0.7 if memory["seen"] <= epoch else 0.9))
             if self.clustering_weight is not None:
                 return self._whole(terms, pairs, self.clustering_weight)
-            first = terms["subspace"].detach() / pairs["clu"].detach().clamp_min(1e-6)
+            first = module.gather((terms["subspace"] / pairs["clu"].clamp_min(1e-6)).detach()[None]).mean()
             return self._whole(terms, pairs, float(memory.setdefault("weight", first)))
 
         alone = [Update(classify, classifier)]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE, finite_codes
+from neuralclust.fitting import TILE
 from neuralclust.functional import adaptive_weights, knn_graph, laplacian, squared_euclidean
 from neuralclust.functional.graph import multiply
-from neuralclust.kmeans import fit_kmeans
+from neuralclust.kmeans import finite_codes, fit_kmeans
 from neuralclust.nn import DLADMM, Autoencoder, ClusterModule, Features, SpectralLayer
 from neuralclust.nn.eigen import random_orthonormal
 from neuralclust.spectral import as_scipy, spectral_partition
@@ -156,6 +156,7 @@ class SSCNet(NeuralClusterer):
     """
 
     _head_learns_views: ClassVar[bool] = True
+    _centers_decide: ClassVar[bool] = False
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {

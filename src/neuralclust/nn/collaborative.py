@@ -182,8 +182,6 @@ class ClassifierLayer(CentroidLayer):
     torch.Size([5, 3])
     """
 
-    centers_decide = False
-
     def __init__(
         self,
         embed_dim: int,

@@ -27,13 +27,10 @@ class Centroids(nn.Module):
     ----------
     unit_norm : bool
         Whether codes count by their direction only.
-    centers_decide : bool
-        Whether a row's cluster is that of a centre, and not what a classifier says.
     """
 
     centers: Tensor
     unit_norm = False
-    centers_decide = True
 
     def predict(self, z: Tensor) -> Tensor:
         """Cluster of every code ``(b,)``."""
@@ -43,13 +40,17 @@ class Centroids(nn.Module):
         """Take these centres, for some ``rows`` or all."""
         raise NotImplementedError
 
+    def move_(self, centers: Tensor, rows: Tensor) -> None:
+        """Put some centres elsewhere, and leave all else as it is."""
+        self.init_(centers, rows)
+
     @torch.no_grad()
-    def follow_(self, z: Tensor, forgetting: float) -> None:
+    def follow_(self, z: Tensor, forgetting: float, batch_size: int | None = None) -> None:
         """Move the centres that won codes of a batch towards their mean, and leave the others where they are.
 
-        A centre with its share of the batch, ``b / k`` codes or more, goes ``forgetting`` of the way; with fewer codes,
-        in proportion less. So a centre is a weighted mean of its codes, of which those of a batch ago count
-        ``1 - forgetting`` as much as those of the last.
+        A centre that wins its share of a batch (of ``batch_size`` codes; by default, these), ``batch_size / k`` codes
+        or more, goes ``forgetting`` of the way; with fewer codes, in proportion less. So a centre is a weighted mean of
+        its codes, of which those of a batch ago count ``1 - forgetting`` as much as those of the last.
 
         Examples
         --------
@@ -66,9 +67,9 @@ class Centroids(nn.Module):
         z = (F.normalize(z, dim=1) if self.unit_norm else z).to(centers.dtype)
         counts = won.sum(dim=0)
         mean = won.T @ z / counts.clamp_min(1)[:, None]
-        step = forgetting * (counts * k / len(z)).clamp_max(1)
+        step = forgetting * (counts * k / (batch_size or len(z))).clamp_max(1)
         rows = counts > 0
-        self.init_(torch.lerp(centers, mean, step[:, None])[rows], rows)
+        self.move_(torch.lerp(centers, mean, step[:, None])[rows], rows)
 
 
 class CentroidLayer(Centroids):
@@ -111,6 +112,11 @@ class CentroidLayer(Centroids):
         self.centers[rows] = centers
         self.counts[rows] = 0.0
         return self
+
+    @torch.no_grad()
+    def move_(self, centers: Tensor, rows: Tensor) -> None:
+        """Put some centres elsewhere; the rows that they are the mean of still count."""
+        self.centers[rows] = centers
 
     def forward(self, z: Tensor) -> Tensor:
         """Soft assignment: Student's t kernel of the distances, ``1 / (1 + d^2 / s)``, normalised over clusters.
@@ -222,6 +228,14 @@ class KMeansNetLayer(Centroids):
         if self.free_bias is not None:
             self.free_bias[rows] = -self.alpha * centers.square().sum(dim=1)
         return self
+
+    @torch.no_grad()
+    def move_(self, centers: Tensor, rows: Tensor) -> None:
+        """Put some centres elsewhere; a bias that was learned changes by as much as the coupled one would."""
+        if self.free_bias is not None:
+            before = self.centers[rows].square().sum(dim=1)
+            self.free_bias[rows] -= self.alpha * (centers.square().sum(dim=1) - before)
+        self.weight[rows] = 2 * self.alpha * centers
 
     @property
     def centers(self) -> Tensor:  # type: ignore[override]

@@ -84,8 +84,6 @@ class SpectralLayer(CentroidLayer):
     n_components: Tensor
     scale: Tensor
 
-    centers_decide = False
-
     def __init__(
         self,
         embed_dim: int,
