@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,7 +120,7 @@ class Update:
     def step(self, module: ClusterModule, x: Tensor, index: Tensor, peers: Peers | None = None) -> Terms:
         """One optimiser step. Exactly ``self.params`` learn, whatever else the loss depends on."""
         terms = self.loss(module, x, index)
-        grads = torch.autograd.grad(terms["loss"], self.params, allow_unused=True)
+        grads: Sequence[Tensor | None] = torch.autograd.grad(terms["loss"], self.params, allow_unused=True)
         if peers is not None:
             grads = peers.average(grads, self.params)
         for p, g in zip(self.params, grads, strict=True):
