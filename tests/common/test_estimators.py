@@ -66,7 +66,9 @@ def test_fitted_attributes(method, easy):
 def test_loss_falls(method, easy):
     model = small(method).fit(easy[0])
     for stage in {row["stage"] for row in model.history_}:
-        losses = [row["loss"] for row in model.history_ if row["stage"] == stage]
+        # DCSAI's targets move with the frequencies of the clusters: what it agrees on need not fall
+        term = "rec" if method == "DCSAI" else "loss"
+        losses = [row[term] for row in model.history_ if row["stage"] == stage]
         assert losses[-1] < losses[0]
 
 
