@@ -46,8 +46,9 @@ class Checkpoint:
 
     Notes
     -----
-    One folder is for one fit by one process, so not for a search over parameters. Callbacks begin anew when a fit goes
-    on: they are told of the epochs that are left. Of a ``RandomState`` the seeds first drawn are kept.
+    One folder is for one fit, so not for a search over parameters; of several processes that share it the first writes.
+    Callbacks begin anew when a fit goes on: they are told of the epochs that are left. Of a ``RandomState`` the seeds
+    first drawn are kept.
 
     Examples
     --------

@@ -148,7 +148,7 @@ class FitProcedure(BaseEstimator):
         device = resolve_device(self.device)
         check_agreement(self, source, peers, checkpoint is None)
         for name in ("batch_size", "pretrain_batch_size"):  # of all processes together: equal shares
-            size = min(getattr(recipe, name), len(source))
+            size = getattr(recipe, name)
             setattr(recipe, name, size - size % peers.size or size)
         low, high = value_range(source, peers)
         warn_if_crowded(source, low, high)

@@ -28,7 +28,7 @@ _PATIENCE = timedelta(minutes=10)  # for a process that is silent; one that has 
 
 
 class Peers:
-    """The processes that share a fit; all methods but ``own`` and ``shares`` must be called by each of them.
+    """The processes that share a fit; what they tell one another, each of them must take part in.
 
     Parameters
     ----------

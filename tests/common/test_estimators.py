@@ -64,11 +64,10 @@ def test_fitted_attributes(method, easy):
 
 
 def test_loss_falls(method, easy):
-    model = small(method).fit(easy[0])
+    # before an autoencoder can reconstruct, its codes still move too much for any targets to be agreed on
+    model = small(method, pretrain_epochs=40).fit(easy[0])
     for stage in {row["stage"] for row in model.history_}:
-        # DCSAI's targets move with the frequencies of the clusters: what it agrees on need not fall
-        term = "rec" if method == "DCSAI" else "loss"
-        losses = [row[term] for row in model.history_ if row["stage"] == stage]
+        losses = [row["loss"] for row in model.history_ if row["stage"] == stage]
         assert losses[-1] < losses[0]
 
 
@@ -303,13 +302,10 @@ def test_forgetting_moves_centres_and_nothing_else(easy):
     learned = small("KMeansNet", encoder=None, variant="paper", max_epochs=50, lr=0.1).fit(X)
     learned.partial_fit(X, forgetting=1e-9)
     assert np.array_equal(learned.predict(X), learned.labels_)
-    steps = []
-    for rows in (X[:1], X[:240]):
-        model = small("TELL", encoder=None, batch_size=240).fit(X)
-        before = model.cluster_centers_
-        model.partial_fit(rows, forgetting=0.5)
-        steps.append(np.abs(model.cluster_centers_ - before).max())
-    assert steps[0] < 0.02  # one row is a 240th of a batch
+    model = small("TELL", encoder=None, batch_size=240).fit(X)
+    before = model.cluster_centers_
+    model.partial_fit(X[:1], forgetting=0.5)  # a 240th of a batch
+    assert 0 < np.abs(model.cluster_centers_ - before).max() < 0.02
 
 
 @pytest.mark.parametrize("name", CENTERED)
