@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _table(args: argparse.Namespace) -> None:
-    from neuralclust.bench import table
+    from neuralclust.bench import pages, table
 
     if args.out and args.out.suffix not in (".md", ".html"):
         raise ValueError(f"{args.out}: the extension must be .md or .html.")
@@ -103,7 +103,7 @@ def _table(args: argparse.Namespace) -> None:
         base = args.out.parent if args.out else Path()
         pictures = [os.path.relpath(file, base) for file in sorted(args.figures.glob("*.png"))]
     blocks = table.document(plan(args.tasks), _rows(args.results), pictures)
-    text = table.page(blocks) if args.out and args.out.suffix == ".html" else table.markdown(blocks)
+    text = pages.page(blocks) if args.out and args.out.suffix == ".html" else pages.markdown(blocks)
     if args.out is None:
         sys.stdout.write(text)
     else:
@@ -119,12 +119,14 @@ def _rows(path: Path) -> dict[str, Any]:
 
 
 def _plot(args: argparse.Namespace) -> None:
-    from neuralclust.bench import plot
+    from neuralclust.bench import plot, table
 
     figures = plot.figures(plan(args.tasks), _rows(args.results))
     if not figures:
         raise ValueError(f"{args.results} has no rows that make a picture. See neuralclust bench run --only curve.")
     args.out.mkdir(parents=True, exist_ok=True)
+    for name in table.CAPTIONS.keys() - figures.keys():  # of rows that are void
+        (args.out / f"{name}.png").unlink(missing_ok=True)
     for name, figure in figures.items():
         figure.savefig(args.out / f"{name}.png", dpi=120)
         print(args.out / f"{name}.png")

@@ -49,32 +49,40 @@ def figures(runs: Sequence[Run], rows: dict[str, dict[str, Any]]) -> dict[str, F
 
 
 def beside_published(found: list[Group]) -> Figure | None:
-    """For each data set the ACC that a paper prints for its own method, and the best that we have of this method."""
+    """For each data set the ACC that a paper prints for its own method, and ours, plain and augmented."""
     pairs = []
     for paper, (method, _) in PAPERS.items():
         lines = [line for line in published(paper) if line["method"] == method and line["acc"]]
         for data in dict.fromkeys(line["data"] for line in lines):
             first = next(line["table"] for line in lines if line["data"] == data)  # the main one; others vary it
             printed = max(float(line["acc"]) for line in lines if (line["table"], line["data"]) == (first, data))
-            same = [g for g in found if g.method == method and g.run.name in TABLES and g.run.arguments["data"] == data]
-            if same:
-                best = max(same, key=lambda g: mean(row["acc"] for row in g.rows))
-                label = f"{method}, {data}" + (f"\n({best.setting})" if best.setting else "")
-                pairs.append((label, printed, [100 * row["acc"] for row in best.rows]))
+            mine = {
+                g.setting: [100 * row["acc"] for row in g.rows]
+                for g in found
+                if (g.method, g.run.arguments["data"]) == (method, data)
+                and g.run.name in TABLES
+                and g.run.protocol == "quick"
+            }
+            plain = next((name for name in mine if name in ("", "HOE") or name.split(" ")[0][0].isdigit()), None)
+            views = next((name for name in mine if name.endswith("augmented")), None)
+            if plain is not None or views:
+                label = f"{method}, {data}" + (f"\n({plain})" if plain and plain != "HOE" else "")
+                pairs.append((label, printed, mine.get(plain or "", []), mine.get(views or "augmented", [])))
     if not pairs:
         return None
     figure = _figure(7, 0.48 * len(pairs) + 1.1)
     panel = figure.subplots()
-    for i, (_, printed, ours) in enumerate(reversed(pairs)):
-        panel.plot(
-            ours, [i] * len(ours), "o", color=COLORS[0], alpha=0.8, markersize=6, label="ours, a seed" if not i else ""
-        )
+    for i, (_, printed, ours, views) in enumerate(reversed(pairs)):
+        for values, color, name in ((ours, COLORS[0], "ours, a seed"), (views, COLORS[1], "ours, augmented")):
+            panel.plot(
+                values, [i] * len(values), "o", color=color, alpha=0.8, markersize=6, label=name if not i else ""
+            )
         panel.plot(
             printed, i, "|", color=COLORS[2], markersize=16, markeredgewidth=2.5, label="published" if not i else ""
         )
     panel.set_yticks(range(len(pairs)), [label for label, *_ in reversed(pairs)])
     panel.set_xlabel("ACC, %")
-    panel.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    figure.legend(frameon=False, loc="outside upper center", ncols=3)
     _open_frame(panel)
     return figure
 
@@ -84,21 +92,27 @@ def curves(members: list[Group]) -> Figure | None:
     members = [g for g in members if "curve" in g.rows[0]]
     if not members:
         return None
-    figure = _figure(3.4 * len(members) + 0.4, 3.0)
-    for panel, g in zip(figure.subplots(1, len(members), squeeze=False)[0], members, strict=True):
+    columns = min(3, len(members))
+    lines = -(-len(members) // columns)
+    figure = _figure(3.4 * columns + 0.4, 2.8 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for panel in panels[len(members) :]:
+        panel.set_axis_off()
+    for panel, g in zip(panels, members, strict=False):
         points = [p for p in g.rows[0]["curve"] if p["stage"] == "fit"]
         epochs = [p["epoch"] + 1 for p in points]
         panel.plot(epochs, [100 * p["acc"] for p in points], color=COLORS[0], label="ACC")
         panel.plot(epochs, [100 * p["nmi"] for p in points], color=COLORS[1], label="NMI")
         panel.set_title(g.method)
         panel.set_xlabel("epoch")
+        panel.set_ylim(60, 100)
         _open_frame(panel)
         loss = panel.twinx()
         loss.plot(epochs, [p["loss"] for p in points], ":", color=COLORS[3])
         loss.set_ylabel("loss (dotted)", color="#717581")
         loss.spines["top"].set_visible(False)
-    figure.axes[0].set_ylabel("%")
-    figure.axes[0].legend(frameon=False)
+        panel.set_ylabel("%")
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=2)
     return figure
 
 
@@ -149,7 +163,8 @@ def blocks(found: list[Group]) -> Figure | None:
     for (score, label), color in zip((("acc", "ACC"), ("nmi", "NMI")), COLORS, strict=False):
         panel.plot(order, [100 * mean(r[score] for r in mine[b]) for b in order], color=color, label=label)
         panel.plot(
-            [b for b in order for _ in mine[b]], [100 * r[score] for b in order for r in mine[b]],
+            [b + 0.05 * i for b in order for i in range(len(mine[b]))],
+            [100 * r[score] for b in order for r in mine[b]],
             "o", color=color, markersize=4,
         )  # fmt: skip
     panel.plot(order, [100 * mean(r["kmeans"]["acc"] for r in mine[b]) for b in order], "--", color=COLORS[3],
@@ -187,7 +202,7 @@ def maps(row: dict[str, Any]) -> Figure:
         n = len(classes)
         colors = [COLORS[c % len(COLORS)] for c in classes]
         panel.scatter(*points[:n].T, s=4, c=colors, linewidths=0)
-        panel.scatter(*points[n:].T, s=45, c="black", marker="p")
+        panel.scatter(*points[n:].T, s=30, c="none", edgecolors="black", marker="p")
         panel.set_title(f"epoch {shot['epoch']}, ACC {100 * shot['acc']:.1f}", fontsize=10)
         panel.set_xticks([])
         panel.set_yticks([])
