@@ -8,7 +8,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
-from neuralclust import SSCNet
+from neuralclust import SSCNet, load
 from neuralclust.datasets import make_subspaces
 from neuralclust.functional import adaptive_weights, captured_fraction, knn_graph, laplacian
 from neuralclust.nn import DLADMM, SpectralLayer
@@ -182,3 +182,14 @@ def test_codes_are_not_born_dead(images, scale):
     assert not net.encode(x).any()
     net.calibrate_(x, zeros=0.5)
     assert (net.encode(x) != 0).float().mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_rows_that_all_point_one_way_lose_their_mean(easy, tmp_path):
+    X = easy[0] + 10 * np.abs(easy[0]).max()
+    model = small("SSCNet").fit(X)
+    assert model.module_.shift.numpy() == pytest.approx(X.mean(axis=0), rel=1e-5)
+    again = load(model.save(tmp_path / "model") or tmp_path / "model")
+    assert (again.predict(X) == model.labels_).all()
+    for kept in (small("SSCNet", encoder="linear"), small("SSCNet", encoder=None), small("SSCNet", variant="paper")):
+        assert kept.set_params(max_epochs=0).fit(X).module_.shift.shape == ()
+    assert small("SSCNet").fit(easy[0] - easy[0].mean(axis=0)).module_.shift.shape == ()

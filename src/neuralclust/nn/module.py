@@ -29,7 +29,7 @@ class ClusterModule(nn.Module):
 
     Attributes
     ----------
-    shift, scale : Tensor of shape ()
+    shift, scale : Tensor of shape (), or shift of the shape of a row
         ``prepare`` maps x to ``(x - shift) * scale``; float64, so that an offset far from zero costs no digits.
     """
 
@@ -52,6 +52,16 @@ class ClusterModule(nn.Module):
         self.shift.fill_(low)
         spread = high - low
         self.scale.fill_(1.0 / spread if spread > _SMALLEST else 1.0)
+
+    def center_(self, row: Tensor) -> None:
+        """Shift by a row, in the data's units, in place of one number."""
+        self.shift = row.to(self.shift).clone()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}shift")
+        if saved is not None:
+            self.shift = self.shift.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @contextmanager
     def computing_in(self, precision: torch.dtype) -> Iterator[None]:
