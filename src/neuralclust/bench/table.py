@@ -241,8 +241,14 @@ def by_data(members: list[Group]) -> Grid:
     """Everything about one data set, the best first."""
     members = sorted((g for g in members if g.rows), key=lambda g: -mean(row["acc"] for row in g.rows))
     first = next((g for g in members if not few(g)), None)
-    lines = []
+    lines: list[list[str]] = []
+    seen: list[list[Row]] = []
     for g in members:
+        if g.setting.startswith("codes of"):  # methods that start from the same autoencoder have the same codes
+            scored = [{name: row[name] for name in ("seed", *SCORES)} for row in g.rows]
+            if scored in seen:
+                continue
+            seen.append(scored)
         wins, p = compare(g, first) if first and g is not first else ("", "")
         gain, gain_p = _gain(g)
         finite = [row for row in g.rows if math.isfinite(row.get("loss") or math.nan)]
