@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import neuralclust
 from neuralclust import _extras, callbacks, cli, files
 from neuralclust.datasets import make_sphere_clusters
 from neuralclust.metrics import evaluate
+from neuralclust.scoring import score_rows
 
 TINY = [
     "--n-clusters",
@@ -215,10 +217,116 @@ def test_every_format_gives_the_same_clusters(folder, data, name):
     assert (labels_of("labels.csv") == expected).all()
 
 
+KMEANS = ["--method", "aekmeans", "--encoder", "none", "--n-clusters", "3", "--random-state", "0", "--quiet"]
+
+
+def write_table(path, frame):
+    """As .csv, .parquet, or a folder of .parquet files."""
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+        return
+    if not path.suffix:
+        path.mkdir()
+    frame.to_parquet(path if path.suffix else path / "part.parquet")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ""])
+def test_columns_go_by_their_names(folder, data, ending, fails, capsys, recwarn):
+    import pandas
+
+    frame = pandas.DataFrame(data[0][:, :4], columns=list("abcd"))
+    tables = {
+        "same": frame, "turned": frame[list("dcba")], "lacking": frame[list("abc")], "more": frame.assign(e=1.0),
+        "renamed": frame.rename(columns={"a": "x"}),
+    }  # fmt: skip
+    for name, table in tables.items():
+        write_table(folder / f"{name}{ending}", table)
+    assert cli.main(["fit", f"same{ending}", *KMEANS, "--out", "run"]) == 0
+    model = neuralclust.load("run/model")
+    assert list(model.feature_names_in_) == list("abcd")
+    labels = (folder / "run" / "labels.csv").read_text()
+
+    def refused(name):
+        return fails("predict", "run/model", f"{name}{ending}").partition("error: ")[2]
+
+    columns = f"turned{ending} must have the columns of the model, 'a', 'b', 'c', 'd', in this order: "
+    assert refused("turned") == f"{columns}they are in the order 'd', 'c', 'b', 'a'.\n"
+    assert "in this order: it lacks 'd'." in refused("lacking")
+    assert "in this order: it has 'e' besides (--drop leaves a column out)." in refused("more")
+    assert "it lacks 'a'; it has 'x' besides" in refused("renamed")
+    np.save("bare.npy", frame.to_numpy())
+    for name in (f"same{ending}", "bare.npy"):
+        assert cli.main(["predict", "run/model", name]) == 0
+        assert capsys.readouterr() == (labels, "")
+    if ending:
+        assert cli.main(["predict", "run/model", f"more{ending}", "--drop", "e"]) == 0
+        assert capsys.readouterr() == (labels, "")
+    else:
+        error = fails("predict", "run/model", "more", "--drop", "e")
+        assert "write those of a folder without the column" in error
+    assert (score_rows(frame, "run/model") == model.labels_).all()
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("order", ["as it is", "shuffled", "a part"])
+def test_row_numbers_are_not_data(folder, data, order, fails):
+    import pandas
+
+    frame = pandas.DataFrame(data[0], columns=list("abcdefgh"))
+    frame = frame if order == "as it is" else frame.sample(frac=1 if order == "shuffled" else 0.5, random_state=0)
+    frame.to_csv("plain.csv", index=False)
+    frame.to_csv("numbered.csv")
+    pandas.read_csv("numbered.csv").to_csv("again.csv", index=False)  # "Unnamed: 0"
+    names = {"numbered.csv": "", "again.csv": "Unnamed: 0"}
+    if order != "as it is":
+        frame.to_parquet("numbered.parquet")
+        names["numbered.parquet"] = "__index_level_0__"
+    assert cli.main(["fit", "plain.csv", *KMEANS, "--out", "run"]) == 0
+    labels = (folder / "run" / "labels.csv").read_text()
+    for file, name in names.items():
+        for command in (["fit", file, *KMEANS, "--out", "new"], ["predict", "run/model", file]):
+            assert f"{file}: column {name!r} looks like an index" in (error := fails(*command))
+            assert "index=False" in error
+            assert f"--drop {shlex.quote(name)};" in error
+        assert cli.main(["fit", file, *KMEANS, "--out", "new", "--drop", name]) == 0
+        assert (folder / "new" / "labels.csv").read_text() == labels
+        assert json.loads((folder / "new" / "run.json").read_text())["drop"] == [name]
+        assert cli.main(["predict", "run/model", file, "--drop", name, "--out", "p.csv"]) == 0
+        assert (folder / "p.csv").read_text() == labels
+    frame["a"] = np.arange(len(frame)) // 2  # no name, but no index either
+    frame.rename(columns={"a": ""}).to_csv("data.csv", index=False)
+    assert cli.main(["fit", "data.csv", *KMEANS, "--out", "new"]) == 0
+
+
+def test_columns_that_are_left_out(folder, data, fails):
+    import pandas
+
+    X = data[0]
+    frame = pandas.DataFrame(X, columns=list("abcdefgh")).assign(kind="red", owner="me")
+    frame.to_csv("t.csv", index=False)
+    frame.to_parquet("t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        found, names = files.read_data(folder / name, ["kind", "owner"])
+        np.testing.assert_allclose(found, X, rtol=1e-6)
+        assert names == list("abcdefgh")
+        assert "leave it out with --drop kind" in fails("fit", name, *KMEANS)
+    frame[["kind", *"abcdefgh"]].to_csv("bare.csv", index=False, header=False)
+    assert "the first line holds none, but numbers" in fails("fit", "bare.csv", *KMEANS, "--drop", "red")
+    assert "--drop 'kin' is not a column; those are 'a', 'b'" in fails("fit", "t.csv", *KMEANS, "--drop", "kin")
+    (folder / "one.csv").write_text("a\n1\n")
+    assert "--drop leaves no column" in fails("fit", "one.csv", *KMEANS, "--drop", "a")
+    (folder / "ragged.csv").write_text("a,b,c\n1,2,x\n1,2,3,4\n")
+    assert "line 3 has 4 columns, not 3" in fails("fit", "ragged.csv", *KMEANS, "--drop", "c")
+    (folder / "wide.csv").write_text("a,b\n1,2,3\n1,2,4\n")  # as R writes row names
+    assert "line 2 has 3 columns, not 2" in fails("fit", "wide.csv", *KMEANS)
+    np.save("X.npy", X)
+    assert "an array has no names of columns" in fails("fit", "X.npy", *KMEANS, "--drop", "a")
+
+
 def test_npy_is_mapped_and_images_are_accepted(folder, data):
     X, _ = data
     np.save("X.npy", X)
-    assert isinstance(files.read_data(folder / "X.npy"), np.memmap)
+    assert isinstance(files.read_data(folder / "X.npy")[0], np.memmap)
     run = fit(folder, np.abs(X).reshape(-1, 2, 4))
     assert neuralclust.load(run / "model").reconstruct_centers().shape == (3, 2, 4)
 
@@ -231,7 +339,7 @@ def test_parquet_takes_the_reader_that_is_there(folder, data, reader, monkeypatc
     if reader is None:
         assert "needs pyarrow, polars or pandas" in fails("fit", "t.parquet", *TINY)
     else:
-        assert (files.read_data(folder / "t.parquet") == X).all()
+        assert (files.read_data(folder / "t.parquet")[0] == X).all()
 
 
 def test_baselines_write_no_model(folder, data, capsys):
@@ -435,7 +543,7 @@ def test_parquet_names_the_column_that_is_not_numeric(folder, fails):
     pandas.DataFrame({"size": [1, 2], "colour": ["red", "blue"]}).to_parquet("t.parquet")
     assert "column 'colour' holds" in fails("fit", "t.parquet", *TINY)
     pandas.DataFrame({"size": [1, None, 3], "flag": [True, False, True]}).to_parquet("n.parquet")
-    assert files.read_data(folder / "n.parquet")[0].tolist() == [1.0, 1.0]
+    assert files.read_data(folder / "n.parquet")[0][0].tolist() == [1.0, 1.0]
 
 
 def test_debug_shows_the_traceback():

@@ -32,6 +32,12 @@ _DATA = (
     "data file: .npy, .npz, .csv or .parquet; a row a sample, numbers only. Or a folder of .parquet files, larger "
     "than memory if need be: they are copied once to FOLDER.rows.npy"
 )
+_DROP: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "COLUMN",
+    "help": "column of a .csv or .parquet file to leave out, by its name; may be given again",
+}
 _NAMES = {
     "acc": "accuracy under the best one-to-one map to the classes",
     "nmi": "normalised mutual information, arithmetic mean",
@@ -153,6 +159,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
               "Every parameter of the method is an option; to list them with their meaning:\n"
               "  neuralclust fit --method tell --help")  # fmt: skip
     fit.add_argument("data", type=Path, metavar="DATA", help=_DATA)
+    fit.add_argument("--drop", **_DROP)
     fit.add_argument("--n-clusters", type=int, required=True, metavar="K", help="number of clusters")
     fit.add_argument("--method", default="tell", metavar="NAME",
                      help="method, as `neuralclust list` names it (default: tell)")  # fmt: skip
@@ -173,6 +180,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
                   "neuralclust predict run/model new.npy --out labels.csv")  # fmt: skip
     predict.add_argument("model", type=Path, metavar="MODEL", help="model folder that fit, demo or save() wrote")
     predict.add_argument("data", type=Path, metavar="DATA", help=_DATA)
+    predict.add_argument("--drop", **_DROP)
     predict.add_argument("--out", type=Path, metavar="FILE",
                          help="CSV file to write or replace (default: standard output)")  # fmt: skip
     predict.add_argument("--proba", action="store_true", help="add a column p0, p1, ... for each cluster: "
@@ -254,7 +262,7 @@ def _fit(args: argparse.Namespace) -> None:
     if (args.checkpoint or args.resume) and not ours:
         raise ValueError(f"{method} has no epochs to write down: --checkpoint is for the neural methods.")
     how = {"checkpoint": args.checkpoint, "resume": args.resume} if ours else {}
-    X = read_data(args.data)
+    X, names = read_data(args.data, args.drop)
     if ours:
         from neuralclust.peers import writes
 
@@ -268,13 +276,17 @@ def _fit(args: argparse.Namespace) -> None:
         labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
         seconds = time.perf_counter() - start
         if ours:
+            if names is not None:  # as of a data frame
+                import numpy as np
+
+                estimator.feature_names_in_ = np.asarray(names, dtype=object)
             estimator.save(folder / "model")
             lines = "".join(json.dumps(row) + "\n" for row in estimator.history_)
             (folder / "history.jsonl").write_text(lines)
         (folder / "labels.csv").write_text(labels_as_csv(labels))
         about = {
             "neuralclust": __version__, "method": method, "n_clusters": args.n_clusters, "parameters": params,
-            "data": str(args.data), "seconds": round(seconds, 3),
+            "data": str(args.data), "drop": args.drop, "seconds": round(seconds, 3),
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
         written = sorted(file.name for file in folder.iterdir())
@@ -298,12 +310,31 @@ def _predict(args: argparse.Namespace) -> None:
     import neuralclust
 
     model = neuralclust.load(args.model, device=args.device)
-    X = read_data(args.data)
+    X, names = read_data(args.data, args.drop)
+    known = vars(model).pop("feature_names_in_", None)  # or scikit-learn warns that an array has no names
+    if names is not None and known is not None:
+        _compare_columns(args.data, names, list(known))
     text = labels_as_csv(model.predict(X), model.predict_proba(X) if args.proba else None)
     if args.out is None:
         sys.stdout.write(text)
     else:
         write_text(args.out, text)
+
+
+def _compare_columns(path: Path, names: list[str], known: list[str]) -> None:
+    """A model takes its columns by their places: the same names in another order would be another table."""
+
+    def some(columns: list[str]) -> str:
+        return ", ".join(map(repr, columns[:20])) + ", ..." * (len(columns) > 20)
+
+    if names == known:
+        return
+    missing = [name for name in known if name not in names]
+    extra = [name for name in names if name not in known]
+    wrong = [f"it lacks {some(missing)}"] * bool(missing)
+    wrong += [f"it has {some(extra)} besides (--drop leaves a column out)"] * bool(extra)
+    wrong = wrong or [f"they are in the order {some(names)}"]
+    raise ValueError(f"{path} must have the columns of the model, {some(known)}, in this order: {'; '.join(wrong)}.")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -78,6 +78,11 @@ def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | N
     return _mapped(target)
 
 
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a Parquet file, or of the files of a folder, which all have the same."""
+    return _schema(_parquet_files(path)[0])[1]
+
+
 def _is_copy(target: Path, note: Path, told: str) -> bool:
     return target.exists() and note.exists() and note.read_text() == told
 
