@@ -470,13 +470,36 @@ def test_evaluate_prints_every_metric(folder, capsys):
     assert swapped["homogeneity"] == pytest.approx(expected["completeness"])
 
 
+@pytest.mark.parametrize("labels", [[1, 1, 0, 0, 0, 2], list("xxyyyz")])
+def test_evaluate_finds_headers_of_any_name(folder, labels, capsys, fails):
+    def write(name, *lines):
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+
+    words = ["setosa", "setosa", "rose", "rose", "iris", "iris"]
+    expected = evaluate(words, labels)
+    write("labels.csv", "label", *labels)
+    write("bare.csv", *labels)
+    write("other.csv", "cluster", *labels)
+    write("truth.csv", "species", *words)
+    write("words.csv", *words)
+    pairs = [("labels.csv", "truth.csv"), ("bare.csv", "truth.csv"), ("truth.csv", "labels.csv"),
+             ("other.csv", "truth.csv"), ("labels.csv", "words.csv"), ("bare.csv", "words.csv")]  # fmt: skip
+    for first, second in pairs:
+        assert cli.main(["evaluate", first, second, "--json"]) == 0
+        scores = json.loads(capsys.readouterr().out)
+        assert scores["acc"] == pytest.approx(expected["acc"]), (first, second)
+        assert scores["nmi"] == pytest.approx(expected["nmi"])
+    write("more.csv", *words, "rose")  # its first line is a class: one row too many
+    assert "labels.csv has 6 labels, more.csv 7" in fails("evaluate", "labels.csv", "more.csv")
+
+
 def test_evaluate_refuses_what_is_no_label_file(folder, fails):
     np.save("a.npy", [0, 1])
     np.save("three.npy", [0, 1, 1])
     np.save("table.npy", np.zeros((2, 2), dtype=int))
     for name, text in {"two.csv": "1,2\n3,4\n", "empty.csv": "label\n", "ragged.csv": "label,x\n1\n"}.items():
         (folder / name).write_text(text)
-    assert "inconsistent" in fails("evaluate", "a.npy", "three.npy")
+    assert "a.npy has 2 labels, three.npy 3: each row needs one in both." in fails("evaluate", "a.npy", "three.npy")
     assert "table.npy" in fails("evaluate", "a.npy", "table.npy")
     assert "single column" in fails("evaluate", "a.npy", "two.csv")
     assert "single column" in fails("evaluate", "a.npy", "ragged.csv")

@@ -192,7 +192,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
                    "neuralclust evaluate run/labels.csv truth.csv")  # fmt: skip
     files = ".csv with one column, or one named label, or .npy"
     evaluate.add_argument("labels", type=Path, metavar="LABELS", help=f"clusters: {files}")
-    evaluate.add_argument("truth", type=Path, metavar="TRUTH", help=f"classes: {files}; words need the header label")
+    evaluate.add_argument("truth", type=Path, metavar="TRUTH", help=f"classes: {files}")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     add("list", _list, "list the methods with their papers", "neuralclust list")
@@ -338,7 +338,7 @@ def _compare_columns(path: Path, names: list[str], known: list[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    labels, truth = read_labels(args.labels), read_labels(args.truth)
+    labels, truth = read_labels(args.labels, args.truth)
     from neuralclust.metrics import evaluate
 
     scores = evaluate(truth, labels)

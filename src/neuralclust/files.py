@@ -222,20 +222,42 @@ def _parquet_columns(path: Path) -> dict[str, np.ndarray]:
     raise ImportError("Reading .parquet needs pyarrow, polars or pandas. Run: pip install pyarrow")
 
 
-def read_labels(path: Path) -> np.ndarray:
-    """Labels of a file: one column of a ``.csv``, or a ``.npy``.
+def read_labels(first: Path, second: Path) -> list[np.ndarray]:
+    """Labels of two files that belong together: one column of a ``.csv``, or a ``.npy``.
 
     Parameters
     ----------
-    path : Path
-        A ``.csv`` has one column, or one named ``label``. A first line that is not a number, above numbers,
-        is a header.
+    first, second : Path
+        A ``.csv`` has one column, or one named ``label``. A first line that is not a number, above numbers, is a
+        header. So is a word that never comes again in a file that has one line more than the other, or in both files.
 
     Returns
     -------
-    ndarray
-        Integers if they all are, else numbers or words.
+    list of two ndarrays
+        Of one length. Integers if they all are, else numbers or words.
     """
+    paths = (first, second)
+    found = [_label_column(path) for path in paths]
+    headed = [
+        path.suffix.lower() != ".npy" and labels.dtype.kind == "U" and labels[0] not in labels[1:]
+        for path, labels in zip(paths, found, strict=True)
+    ]
+    a, b = found
+    if len(a) == len(b):  # else a class of one row is lost, for the header of the other file
+        headed = [all(headed) and a[0] not in b[1:] and b[0] not in a[1:]] * 2
+    else:
+        headed = [headed[0] and len(a) == len(b) + 1, headed[1] and len(b) == len(a) + 1]
+    a, b = (labels[int(head) :] for labels, head in zip(found, headed, strict=True))
+    if len(a) != len(b):
+        raise ValueError(
+            f"{first} has {len(a):,} labels, {second} {len(b):,}: each row needs one in both. A first line that is a "
+            f"header is known by the word label."
+        )
+    return [a, b]
+
+
+def _label_column(path: Path) -> np.ndarray:
+    """Labels of a file; a header of words above words is still among them."""
     import numpy as np
 
     if path.suffix.lower() not in (".csv", ".npy"):
