@@ -633,13 +633,29 @@ def test_bench_from_tasks_to_tables(folder, capsys):
 def test_bench_errors_are_one_line(folder, fails):
     (folder / "mine.toml").write_text(TASKS)
     assert "--shard 3 must be I/N" in fails("bench", "run", "--shard", "3")
-    assert "no task has --only 'nothing'" in fails("bench", "run", "--only", "nothing")
+    for command in ("run", "list"):
+        assert "no task has --only 'nothing'" in fails("bench", command, "--only", "nothing")
+        assert "has --protocol paper. See" in fails("bench", command, "--tasks", "mine.toml", "--protocol", "paper")
     assert "must be .md or .html" in fails("bench", "table", "--out", "table.txt")
     (folder / "rows.jsonl").write_text('{"key": "none of ours"}\n')
     assert "has no rows that make a picture" in fails("bench", "plot", "--results", "rows.jsonl")
     for command in ("table", "plot"):
         assert "typo.jsonl: there is no such file" in fails("bench", command, "--results", "typo.jsonl")
     assert "there is no such file" in fails("bench", "list", "--tasks", "other.toml")
+
+
+def test_bench_fails_if_every_run_does(folder, monkeypatch, capsys):
+    (folder / "mine.toml").write_text(TASKS)
+    row = {"skipped": "ValueError: no luck", "failed": True}
+    monkeypatch.setattr("neuralclust.bench.runner._row", lambda each, minutes: {"key": each.key, **row})
+    where = ["bench", "run", "--tasks", "mine.toml", "--results", "rows.jsonl"]
+    for _ in range(2):  # the second time nothing is left to be tried
+        assert cli.main(where) == 2
+        assert "none of these runs has a result. The last was skipped: ValueError: no luck" in capsys.readouterr().err
+    row.clear()
+    row["wall"] = 1.0
+    assert cli.main([*where, "--retry", "--only", "max_iter 1"]) == 0
+    assert cli.main(where) == 0  # one run has a result
 
 
 def test_bench_plots(folder, capsys):
