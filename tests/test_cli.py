@@ -1,6 +1,7 @@
 """The command line, end to end in temporary folders."""
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -202,6 +203,10 @@ WRITERS = {
     "header.csv": lambda path, X: write_csv(path, X, '"a, b",c,d,e,f,g,h,1'),
     "bare.csv": lambda path, X: np.savetxt(path, X, delimiter=","),
     "mark.csv": lambda path, X: np.savetxt(path, X, delimiter=",", encoding="utf-8-sig"),
+    "semicolons.csv": lambda path, X: np.savetxt(path, X, delimiter=";", header="a;b;c;d;e;f;g;h", comments=""),
+    "tabs.tsv": lambda path, X: np.savetxt(path, X, delimiter="\t"),
+    "packed.csv.gz": lambda path, X: np.savetxt(path, X, delimiter=",", header="a,b,c,d,e,f,g,h", comments=""),
+    "packed.tsv.gz": lambda path, X: np.savetxt(path, X, delimiter="\t"),
     "table.parquet": write_parquet,
 }
 
@@ -482,9 +487,10 @@ def test_evaluate_finds_headers_of_any_name(folder, labels, capsys, fails):
     write("other.csv", "cluster", *labels)
     write("truth.csv", "species", *words)
     write("words.csv", *words)
-    pairs = [("labels.csv", "truth.csv"), ("bare.csv", "truth.csv"), ("truth.csv", "labels.csv"),
-             ("other.csv", "truth.csv"), ("labels.csv", "words.csv"), ("bare.csv", "words.csv")]  # fmt: skip
-    for first, second in pairs:
+    write("table.tsv", "label\tsize", *(f"{word}\t1,5" for word in words))
+    pairs = [("labels", "truth"), ("bare", "truth"), ("truth", "labels"), ("other", "truth"), ("labels", "words"),
+             ("bare", "words")]  # fmt: skip
+    for first, second in [*((f"{a}.csv", f"{b}.csv") for a, b in pairs), ("labels.csv", "table.tsv")]:
         assert cli.main(["evaluate", first, second, "--json"]) == 0
         scores = json.loads(capsys.readouterr().out)
         assert scores["acc"] == pytest.approx(expected["acc"]), (first, second)
@@ -525,6 +531,15 @@ def test_errors_are_one_line(folder, data, fails):
     (folder / "ragged.csv").write_text("1,2\n3,4,5\n")
     (folder / "bare.csv").write_text("1,2\n3,x\n")
     (folder / "none.csv").write_text("")
+    (folder / "header.csv").write_text("a,b\n")
+    (folder / "comma.csv").write_text("a;b\n1;2,5\n")
+    (folder / "bad.csv.gz").write_text("1,2\n")
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 100)[:-12])
+    np.savez("whole.npz", X)
+    for name, whole in {"cut.npy": "X.npy", "cut.npz": "whole.npz"}.items():
+        (folder / name).write_bytes((folder / whole).read_bytes()[:-100])
+    (folder / "array.npz").write_bytes((folder / "X.npy").read_bytes())
+    np.savez("objects.npz", np.array([{}], dtype=object), allow_pickle=True)
     np.save("objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
 
     def data_error(name):
@@ -544,10 +559,21 @@ def test_errors_are_one_line(folder, data, fails):
     assert "COMMAND" in fails()
     assert "invalid choice: 'fti'" in fails("fti")
     assert "no such file" in data_error("missing.npy")
-    assert "extension must be one of .npy, .npz, .csv, .parquet" in data_error("X.txt")
+    assert "extension must be one of .npy, .npz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet" in data_error("X.txt")
     assert "arrays ['a', 'b']" in data_error("two.npz")
-    for name in ("bad.npz", "bad.npy", "empty.npy", "bad.parquet", "none.csv", "objects.npy"):
-        assert name.split(".")[0] in data_error(name) or name == "none.csv"
+    for name in ("bad.npz", "bad.npy", "empty.npy", "objects.npy", "objects.npz", "cut.npy", "cut.npz", "array.npz"):
+        assert f"{name}" in (error := data_error(name))
+        assert f"is not a whole {name[-4:]} file of numbers" in error
+        assert "pickle" not in error
+    assert "bad.npy is not a whole .npy file" in fails("evaluate", "bad.npy", "bad.npy")
+    assert "bad.parquet" in data_error("bad.parquet")
+    for name in ("none.csv", "header.csv"):
+        assert f"{name}: it has no rows" in data_error(name)
+        assert f"{name}: it has no rows" in fails("predict", "run/model", name)
+    for name in ("bad.csv.gz", "cut.csv.gz"):
+        assert f"{name}: " in data_error(name)
+        assert f"{name}: " in fails("evaluate", name, name)
+    assert "column 'b' has '2,5' in line 2, not a number. Write decimals with a point" in data_error("comma.csv")
     assert "column 'colour' has 'red' in line 2" in data_error("words.csv")
     assert "column 'weight' has '' in line 3" in data_error("gap.csv")
     assert "column '2' has 'x' in line 2" in data_error("bare.csv")

@@ -29,8 +29,8 @@ RUN_FILES = {
     "run.json": "method, parameters and data file of this run",
 }
 _DATA = (
-    "data file: .npy, .npz, .csv or .parquet; a row a sample, numbers only. Or a folder of .parquet files, larger "
-    "than memory if need be: they are copied once to FOLDER.rows.npy"
+    "data file: .npy, .npz, .csv, .tsv, .csv.gz or .parquet; a row a sample, numbers only. Or a folder of .parquet "
+    "files, larger than memory if need be: they are copied once to FOLDER.rows.npy"
 )
 _DROP: dict[str, Any] = {
     "action": "append",

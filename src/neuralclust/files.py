@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import os
 import re
 import shlex
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -19,15 +21,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+_TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+
 def read_data(path: Path, drop: Sequence[str] = ()) -> tuple[Any, list[str] | None]:
     """Rows of a data file, and the names of its columns.
 
     Parameters
     ----------
     path : Path
-        ``.npy`` (opened as a memory map), ``.npz`` (the array named x or data, the only one, or a scipy
-        sparse matrix), ``.csv`` (with or without a header) or ``.parquet``; or a folder of ``.parquet`` files, which
-        are copied once into a memory map beside it (:func:`neuralclust.open_rows`).
+        ``.npy`` (opened as a memory map), ``.npz`` (the array named x or data, the only one, or a scipy sparse
+        matrix), ``.csv`` or ``.tsv`` (with or without a header, also ``.gz``; columns are parted by commas,
+        semicolons or tabs, whichever the first line has most of) or ``.parquet``; or a folder of ``.parquet``
+        files, which are copied once into a memory map beside it (:func:`neuralclust.open_rows`).
     drop : sequence of str
         Names of columns to leave out, of ``.csv`` and ``.parquet`` files.
 
@@ -43,8 +49,8 @@ def read_data(path: Path, drop: Sequence[str] = ()) -> tuple[Any, list[str] | No
         If the file has another extension, is damaged, or has a column that does not hold numbers, or that holds the
         numbers of the rows.
     """
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".parquet": _read_parquet}
-    read = _read_folder if path.is_dir() else readers.get(path.suffix.lower())
+    readers = {".npy": _read_npy, ".npz": _read_npz, **dict.fromkeys(_TEXT, _read_csv), ".parquet": _read_parquet}
+    read = _read_folder if path.is_dir() else readers.get(_ending(path))
     if read is None:
         raise ValueError(f"{path}: the extension must be one of {', '.join(readers)}.")
     if not path.exists():
@@ -53,7 +59,7 @@ def read_data(path: Path, drop: Sequence[str] = ()) -> tuple[Any, list[str] | No
         X, names = read(path, drop)
         if names is not None:
             _refuse_index(X, names)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
         if str(path) in str(error):
             raise
         raise ValueError(f"{path}: {error}") from error
@@ -101,10 +107,10 @@ def _read_folder(path: Path, drop: Sequence[str]) -> tuple[np.ndarray, list[str]
 
 
 def _read_npy(path: Path, drop: Sequence[str]) -> tuple[np.ndarray, None]:
-    import numpy as np
+    from neuralclust.outofcore import open_rows
 
     _refuse_drop(drop, "an array has no names of columns")
-    return np.load(path, mmap_mode="r", allow_pickle=False), None
+    return open_rows(path), None
 
 
 def _read_npz(path: Path, drop: Sequence[str]) -> tuple[Any, None]:
@@ -120,59 +126,78 @@ def _read_npz(path: Path, drop: Sequence[str]) -> tuple[Any, None]:
             if {"format", "shape", "data"} <= set(names):
                 return sp.load_npz(path), None
             chosen = [name for name in names if name.lower() in ("x", "data")] or names
-            if len(chosen) != 1:
-                raise ValueError(f"it has the arrays {names}; name the one to use x or data.")
-            return arrays[chosen[0]], None
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"it is not an .npz file ({error}).") from error
+            if len(chosen) == 1:
+                return arrays[chosen[0]], None
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # numpy advises to allow pickles
+        raise ValueError("it is not a whole .npz file of numbers. Write it anew with numpy.savez.") from error
+    raise ValueError(f"it has the arrays {names}; name the one to use x or data.")
+
+
+def _ending(path: Path) -> str:
+    ending = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + ending if ending == ".gz" else ending
+
+
+def _text(path: Path) -> Any:
+    """A text file, packed or not, opened."""
+    return (gzip.open if _ending(path).endswith(".gz") else open)(path, "rt", newline="", encoding="utf-8-sig")
+
+
+def _separator(path: Path) -> str:
+    with _text(path) as file:
+        line = file.readline()
+    return max("\t,;" if ".tsv" in _ending(path) else ",;\t", key=line.count)
 
 
 def _read_csv(path: Path, drop: Sequence[str]) -> tuple[np.ndarray, list[str] | None]:
     import numpy as np
 
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
+    separator = _separator(path)
+    with _text(path) as file:
+        header = next(csv.reader(file, delimiter=separator), [])
     skip = int(not all(_is_number(cell) for cell in header))
     names = header if skip else [str(number) for number in range(1, len(header) + 1)]
     kept = _kept(names, drop) if drop else list(range(len(names)))
     if drop and all(_is_number(header[number]) for number in kept):
         raise ValueError(f"--drop {drop[0]!r} goes by names, and the first line holds none, but numbers.")
     options: dict[str, Any] = {
-        "delimiter": ",",
+        "delimiter": separator,
         "ndmin": 2,
         "comments": None,
         "quotechar": '"',
         "encoding": "utf-8-sig",
         # Not usecols, with which lines of any length would pass.
-        "converters": {number: lambda _: 0.0 for number in range(len(names)) if number not in kept} or None,
+        "converters": dict.fromkeys(set(range(len(names))) - set(kept), lambda _: 0.0) or None,
     }
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an empty file: the estimator says so
+            warnings.simplefilter("ignore", UserWarning)  # an empty file
             X = np.loadtxt(path, skiprows=skip, **options)
         if skip and len(X) and X.shape[1] != len(names):
             raise ValueError(f"its lines have {X.shape[1]} columns, its header {len(names)}.")
     except ValueError as error:
-        raise ValueError(_wrong_cell(path, names, skip, drop) or str(error)) from error
-    if len(kept) < len(names) and len(X):
+        raise ValueError(_wrong_cell(path, separator, names, skip, drop) or str(error)) from error
+    if not len(X):
+        raise ValueError("it has no rows.")
+    if len(kept) < len(names):
         X = X.take(kept, axis=1)
     return X, [header[number] for number in kept] if skip else None
 
 
-def _wrong_cell(path: Path, names: list[str], skip: int, drop: Sequence[str]) -> str | None:
+def _wrong_cell(path: Path, separator: str, names: list[str], skip: int, drop: Sequence[str]) -> str | None:
     """Where the first cell is that is not a number."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for line, row in enumerate(csv.reader(file), 1):
+    with _text(path) as file:
+        for line, row in enumerate(csv.reader(file, delimiter=separator), 1):
             if line <= skip or not row:
                 continue
             if len(row) != len(names):
                 return f"line {line} has {len(row)} columns, not {len(names)} as the first line."
             for name, cell in zip(names, row, strict=True):
                 if name not in drop and not _is_number(cell):
-                    return (
-                        f"column {name!r} has {cell!r} in line {line}, not a number. Encode it, or leave it out with "
-                        f"--drop {shlex.quote(name)}."
-                    )
+                    where = f"column {name!r} has {cell!r} in line {line}, not a number"
+                    if {",", ";"} & set(cell):
+                        return f"{where}. Write decimals with a point, and commas between the columns."
+                    return f"{where}. Encode it, or leave it out{f' with --drop {shlex.quote(name)}' * skip}."
     return None
 
 
@@ -260,20 +285,22 @@ def _label_column(path: Path) -> np.ndarray:
     """Labels of a file; a header of words above words is still among them."""
     import numpy as np
 
-    if path.suffix.lower() not in (".csv", ".npy"):
-        raise ValueError(f"{path}: labels are read from .csv and .npy.")
+    if _ending(path) not in (*_TEXT, ".npy"):
+        raise ValueError(f"{path}: labels are read from {', '.join(_TEXT)} and .npy.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     if path.suffix.lower() == ".npy":
-        try:
-            labels = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        from neuralclust.outofcore import open_rows
+
+        labels = np.asarray(open_rows(path))
         if labels.ndim != 1 and labels.shape[1:] != (1,):
             raise ValueError(f"{path}: it has shape {labels.shape}; labels are one number a row.")
         return labels.ravel()
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with _text(path) as file:
+            rows = [row for row in csv.reader(file, delimiter=_separator(path)) if row]
+    except (ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}: {error}") from error
     first = rows[0] if rows else []
     column = first.index("label") if "label" in first else 0
     widths = {len(row) for row in rows}

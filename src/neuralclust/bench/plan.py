@@ -97,8 +97,8 @@ def plan(files: Iterable[Path] | None = None, *, only: str = "", protocol: str |
     Raises
     ------
     ValueError
-        If a file is not TOML, or a field is unknown, missing or of a wrong type, or names a method or data set that does
-        not exist; the message names file and task.
+        If a file is not TOML, or a field is unknown, missing or of a wrong type, or a method or data set is unknown.
+        The message names file and task.
 
     Examples
     --------
