@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import sklearn
 
 import neuralclust
 from neuralclust import _extras, callbacks, cli, files
@@ -111,6 +112,16 @@ def test_version_and_list(capsys):
         (line,) = [line for line in out.splitlines() if line.split()[0] == name]
         assert str(method.year) in line
         assert method.family in line
+    text = " ".join(out.split())
+    assert "Orthogonal Matching Pursuit neuralclust.SubspaceClustering(k, method='ssc_omp')" in text
+    assert "sklearn.cluster.AgglomerativeClustering(k, linkage='average')" in text
+    for name in ("TELL", "FuzzyCMeans", "KMeans", "GaussianMixture"):
+        assert f"{name}(k" not in text
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"Neural clustering: {', '.join(neuralclust.registry.METHODS)}, beside" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_help_of_a_method_explains_its_parameters(capsys):
@@ -368,7 +379,7 @@ def test_baselines_write_no_model(folder, data, capsys):
         ]
         assert cli.main([*argv, *options]) == 0
         out, err = capsys.readouterr()
-        assert "--method AEKMeans --encoder none" in err
+        assert ("its equivalent among them is --method AEKMeans --encoder none" in err) == (method == "k-means")
         assert err.count("\n") == 1
         assert "labels.csv" in out
         assert sorted(os.listdir(method)) == ["labels.csv", "run.json"]
@@ -378,6 +389,26 @@ def test_baselines_write_no_model(folder, data, capsys):
     run = fit(folder, X, "--encoder", "None", method="aekmeans")
     assert (run / "history.jsonl").read_text() == ""  # k-means alone has no epochs
     assert neuralclust.load(run / "model").encoder is None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["ssc", "--gamma", "20"], "for SSC: .* neuralclust.SubspaceClustering(3, method='ssc', gamma=20) is"),
+        (["LSC-K"], "LSC-K.* neuralclust.LandmarkSpectralClustering(3, landmarks='k-means') is fitted, and knows new"),
+        (["gaussian-mixture"], "neuralclust.registry.gaussian_mixture(3) is fitted, and knows new rows by predict"),
+        (["average-linkage"], "sklearn.cluster.AgglomerativeClustering(3, linkage='average') is fitted, but has no"),
+    ],
+)
+def test_what_has_no_model_file_has_a_call_in_python(folder, data, capsys, options, told):
+    np.save("X.npy", data[0])
+    assert cli.main(["fit", "X.npy", "--n-clusters", "3", "--method", *options, "--quiet"]) == 0
+    err = capsys.readouterr().err
+    assert re.search(re.escape(told).replace(r"\.\*", ".*"), err)
+    assert "AEKMeans" not in err
+    call = re.search(r"In Python (.+?) is fitted, (and|but)", err)
+    model = eval(call[1], {"neuralclust": neuralclust, "sklearn": sklearn}).fit(data[0])
+    assert hasattr(model, "predict") == (call[2] == "and")
 
 
 def test_no_progress_bar_without_rich(folder, data, monkeypatch, capsys):
@@ -551,6 +582,9 @@ def test_errors_are_one_line(folder, data, fails):
         assert "TELL has no parameter --pretrain" in error
         assert "Did you mean --pretrain-epochs? It has " in error
         assert "--temperature" in error
+    for wrong in (["--n_clusters", "3"], ["--n_clusters=3"]):
+        error = fails("fit", "X.npy", *wrong)
+        assert "TELL has no parameter --n_clusters. Did you mean --n-clusters? It has --n-clusters, --" in error
     assert "max_epochs" in fails("fit", "X.npy", "--n-clusters", "3", "--max-epochs", "many")
     assert "lr" in fails("fit", "X.npy", "--n-clusters", "3", "--lr", "-1")
     assert "--n-clusters" in fails("fit", "X.npy")
@@ -579,7 +613,9 @@ def test_errors_are_one_line(folder, data, fails):
     assert "column '2' has 'x' in line 2" in data_error("bare.csv")
     assert "line 2 has 3 columns, not 2" in data_error("ragged.csv")
     assert "5 features" in fails("predict", "run/model", "narrow.npy", "--out", "labels.csv")
-    assert "not a model" in fails("predict", "run", "X.npy")
+    assert f"not a model that neuralclust saved. Did you mean {os.path.join('run', 'model')}?" in fails(
+        "predict", "run", "X.npy"
+    )
     assert "device" in fails("predict", "run/model", "X.npy", "--device", "abacus")
     (run / "model" / "config.json").write_text("{")
     assert "damaged" in fails("predict", "run/model", "X.npy")

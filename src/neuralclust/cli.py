@@ -108,6 +108,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             method = "tell"
     # Only now are the parameters known; listing them loads the method, which plain help need not wait for.
     estimator = registry.make(method, 1) if method else None
+    if fitting and any(text.partition("=")[0] == "--n_clusters" for text in argv):  # else it is told to be missing
+        raise ValueError(_unknown_parameter(estimator, "--n_clusters"))
     args, unknown = _parser(estimator).parse_known_args(argv)
     if unknown:
         if fitting and (names := [text.partition("=")[0] for text in unknown if text.startswith("--")]):
@@ -133,7 +135,11 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="neuralclust",
-        description="Neural clustering: TELL, k-meansNet and AE + k-means, beside scikit-learn's methods.",
+        description=textwrap.fill(
+            f"Neural clustering: {', '.join(registry.METHODS)}, beside the methods without a network that their papers "
+            f"compare with. All of them: neuralclust list.",
+            80,
+        ),
         epilog=textwrap.dedent("""\
             examples:
               neuralclust demo
@@ -219,7 +225,9 @@ def _parameter_help(cls: type) -> dict[str, str]:
 
 
 def _unknown_parameter(estimator: Any, option: str) -> str:
-    options = [_option(name) for name in _parameters(estimator)] if estimator is not None else []
+    options = ["--n-clusters"]
+    if estimator is not None:
+        options += [_option(name) for name in _parameters(estimator)]
     close = difflib.get_close_matches(option.replace("_", "-"), options, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
     name = type(estimator).__name__ if estimator is not None else "fit"
@@ -291,11 +299,7 @@ def _fit(args: argparse.Namespace) -> None:
         (folder / "run.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
         written = sorted(file.name for file in folder.iterdir())
     if not ours:
-        print(
-            f"neuralclust: no model file is written for {method}: only the neural methods have one, and the "
-            f"equivalent of k-means among them is --method AEKMeans --encoder none",
-            file=sys.stderr,
-        )
+        print(f"neuralclust: {_no_model(method, estimator, args.n_clusters, params)}", file=sys.stderr)
     if not args.quiet:
         sizes = [int((labels == j).sum()) for j in range(args.n_clusters)]
         loss = f", loss {estimator.loss_:.4g}" if ours else ""
@@ -304,6 +308,15 @@ def _fit(args: argparse.Namespace) -> None:
             f"{max(sizes):,}{loss}, {seconds:.1f} s"
         )
         _say_files(out, {name: RUN_FILES[name] for name in written})
+
+
+def _no_model(method: str, estimator: Any, n_clusters: int, params: dict[str, Any]) -> str:
+    """Why there is none, and what else there is."""
+    why = f"no model file is written for {method}: only the neural methods have one"
+    if method == "KMeans":
+        return f"{why}, and its equivalent among them is --method AEKMeans --encoder none"
+    new = "and knows new rows by predict" if hasattr(estimator, "predict") else "but has no answer for new rows"
+    return f"{why}. In Python {registry.call(method, n_clusters, **params)} is fitted, {new}"
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -357,7 +370,11 @@ def _list(args: argparse.Namespace) -> None:
     for name, method in methods.items():
         first = f"{name:<{width}}{method.year:<6}{method.family:<10}"
         columns = max(shutil.get_terminal_size().columns, 60)
-        print(textwrap.fill(method.paper, columns, initial_indent=first, subsequent_indent=indent))
+        fill: dict[str, Any] = {"width": columns, "subsequent_indent": indent, "break_on_hyphens": False}
+        print(textwrap.fill(method.paper, initial_indent=first, **fill))
+        call = registry.call(name)
+        if not call.replace("_", "").lower().endswith(f".{name.lower()}(k)"):  # the name is not all of it
+            print(textwrap.fill(call, initial_indent=indent, **fill))
 
 
 # -- what is shown --------------------------------------------------------------------------------------

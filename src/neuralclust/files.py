@@ -195,7 +195,7 @@ def _wrong_cell(path: Path, separator: str, names: list[str], skip: int, drop: S
             for name, cell in zip(names, row, strict=True):
                 if name not in drop and not _is_number(cell):
                     where = f"column {name!r} has {cell!r} in line {line}, not a number"
-                    if {",", ";"} & set(cell):
+                    if _is_number(cell.replace(",", "").replace(";", "")):
                         return f"{where}. Write decimals with a point, and commas between the columns."
                     return f"{where}. Encode it, or leave it out{f' with --drop {shlex.quote(name)}' * skip}."
     return None
