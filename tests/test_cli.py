@@ -1,9 +1,11 @@
 """The command line, end to end in temporary folders."""
 
 import csv
+import gzip
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,11 +13,13 @@ import sys
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import sklearn
 
 import neuralclust
 from neuralclust import _extras, callbacks, cli, files
 from neuralclust.datasets import make_sphere_clusters
 from neuralclust.metrics import evaluate
+from neuralclust.scoring import score_rows
 
 TINY = [
     "--n-clusters",
@@ -108,6 +112,16 @@ def test_version_and_list(capsys):
         (line,) = [line for line in out.splitlines() if line.split()[0] == name]
         assert str(method.year) in line
         assert method.family in line
+    text = " ".join(out.split())
+    assert "Orthogonal Matching Pursuit neuralclust.SubspaceClustering(k, method='ssc_omp')" in text
+    assert "sklearn.cluster.AgglomerativeClustering(k, linkage='average')" in text
+    for name in ("TELL", "FuzzyCMeans", "KMeans", "GaussianMixture"):
+        assert f"{name}(k" not in text
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert f"Neural clustering: {', '.join(neuralclust.registry.METHODS)}, beside" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_help_of_a_method_explains_its_parameters(capsys):
@@ -200,6 +214,10 @@ WRITERS = {
     "header.csv": lambda path, X: write_csv(path, X, '"a, b",c,d,e,f,g,h,1'),
     "bare.csv": lambda path, X: np.savetxt(path, X, delimiter=","),
     "mark.csv": lambda path, X: np.savetxt(path, X, delimiter=",", encoding="utf-8-sig"),
+    "semicolons.csv": lambda path, X: np.savetxt(path, X, delimiter=";", header="a;b;c;d;e;f;g;h", comments=""),
+    "tabs.tsv": lambda path, X: np.savetxt(path, X, delimiter="\t"),
+    "packed.csv.gz": lambda path, X: np.savetxt(path, X, delimiter=",", header="a,b,c,d,e,f,g,h", comments=""),
+    "packed.tsv.gz": lambda path, X: np.savetxt(path, X, delimiter="\t"),
     "table.parquet": write_parquet,
 }
 
@@ -215,10 +233,116 @@ def test_every_format_gives_the_same_clusters(folder, data, name):
     assert (labels_of("labels.csv") == expected).all()
 
 
+KMEANS = ["--method", "aekmeans", "--encoder", "none", "--n-clusters", "3", "--random-state", "0", "--quiet"]
+
+
+def write_table(path, frame):
+    """As .csv, .parquet, or a folder of .parquet files."""
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+        return
+    if not path.suffix:
+        path.mkdir()
+    frame.to_parquet(path if path.suffix else path / "part.parquet")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ""])
+def test_columns_go_by_their_names(folder, data, ending, fails, capsys, recwarn):
+    import pandas
+
+    frame = pandas.DataFrame(data[0][:, :4], columns=list("abcd"))
+    tables = {
+        "same": frame, "turned": frame[list("dcba")], "lacking": frame[list("abc")], "more": frame.assign(e=1.0),
+        "renamed": frame.rename(columns={"a": "x"}),
+    }  # fmt: skip
+    for name, table in tables.items():
+        write_table(folder / f"{name}{ending}", table)
+    assert cli.main(["fit", f"same{ending}", *KMEANS, "--out", "run"]) == 0
+    model = neuralclust.load("run/model")
+    assert list(model.feature_names_in_) == list("abcd")
+    labels = (folder / "run" / "labels.csv").read_text()
+
+    def refused(name):
+        return fails("predict", "run/model", f"{name}{ending}").partition("error: ")[2]
+
+    columns = f"turned{ending} must have the columns of the model, 'a', 'b', 'c', 'd', in this order: "
+    assert refused("turned") == f"{columns}they are in the order 'd', 'c', 'b', 'a'.\n"
+    assert "in this order: it lacks 'd'." in refused("lacking")
+    assert "in this order: it has 'e' besides (--drop leaves a column out)." in refused("more")
+    assert "it lacks 'a'; it has 'x' besides" in refused("renamed")
+    np.save("bare.npy", frame.to_numpy())
+    for name in (f"same{ending}", "bare.npy"):
+        assert cli.main(["predict", "run/model", name]) == 0
+        assert capsys.readouterr() == (labels, "")
+    if ending:
+        assert cli.main(["predict", "run/model", f"more{ending}", "--drop", "e"]) == 0
+        assert capsys.readouterr() == (labels, "")
+    else:
+        error = fails("predict", "run/model", "more", "--drop", "e")
+        assert "write those of a folder without the column" in error
+    assert (score_rows(frame, "run/model") == model.labels_).all()
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("order", ["as it is", "shuffled", "a part"])
+def test_row_numbers_are_not_data(folder, data, order, fails):
+    import pandas
+
+    frame = pandas.DataFrame(data[0], columns=list("abcdefgh"))
+    frame = frame if order == "as it is" else frame.sample(frac=1 if order == "shuffled" else 0.5, random_state=0)
+    frame.to_csv("plain.csv", index=False)
+    frame.to_csv("numbered.csv")
+    pandas.read_csv("numbered.csv").to_csv("again.csv", index=False)  # "Unnamed: 0"
+    names = {"numbered.csv": "", "again.csv": "Unnamed: 0"}
+    if order != "as it is":
+        frame.to_parquet("numbered.parquet")
+        names["numbered.parquet"] = "__index_level_0__"
+    assert cli.main(["fit", "plain.csv", *KMEANS, "--out", "run"]) == 0
+    labels = (folder / "run" / "labels.csv").read_text()
+    for file, name in names.items():
+        for command in (["fit", file, *KMEANS, "--out", "new"], ["predict", "run/model", file]):
+            assert f"{file}: column {name!r} looks like an index" in (error := fails(*command))
+            assert "index=False" in error
+            assert f"--drop {shlex.quote(name)};" in error
+        assert cli.main(["fit", file, *KMEANS, "--out", "new", "--drop", name]) == 0
+        assert (folder / "new" / "labels.csv").read_text() == labels
+        assert json.loads((folder / "new" / "run.json").read_text())["drop"] == [name]
+        assert cli.main(["predict", "run/model", file, "--drop", name, "--out", "p.csv"]) == 0
+        assert (folder / "p.csv").read_text() == labels
+    frame["a"] = np.arange(len(frame)) // 2  # no name, but no index either
+    frame.rename(columns={"a": ""}).to_csv("data.csv", index=False)
+    assert cli.main(["fit", "data.csv", *KMEANS, "--out", "new"]) == 0
+
+
+def test_columns_that_are_left_out(folder, data, fails):
+    import pandas
+
+    X = data[0]
+    frame = pandas.DataFrame(X, columns=list("abcdefgh")).assign(kind="red", owner="me")
+    frame.to_csv("t.csv", index=False)
+    frame.to_parquet("t.parquet")
+    for name in ("t.csv", "t.parquet"):
+        found, names = files.read_data(folder / name, ["kind", "owner"])
+        np.testing.assert_allclose(found, X, rtol=1e-6)
+        assert names == list("abcdefgh")
+        assert "leave it out with --drop kind" in fails("fit", name, *KMEANS)
+    frame[["kind", *"abcdefgh"]].to_csv("bare.csv", index=False, header=False)
+    assert "the first line holds none, but numbers" in fails("fit", "bare.csv", *KMEANS, "--drop", "red")
+    assert "--drop 'kin' is not a column; those are 'a', 'b'" in fails("fit", "t.csv", *KMEANS, "--drop", "kin")
+    (folder / "one.csv").write_text("a\n1\n")
+    assert "--drop leaves no column" in fails("fit", "one.csv", *KMEANS, "--drop", "a")
+    (folder / "ragged.csv").write_text("a,b,c\n1,2,x\n1,2,3,4\n")
+    assert "line 3 has 4 columns, not 3" in fails("fit", "ragged.csv", *KMEANS, "--drop", "c")
+    (folder / "wide.csv").write_text("a,b\n1,2,3\n1,2,4\n")  # as R writes row names
+    assert "line 2 has 3 columns, not 2" in fails("fit", "wide.csv", *KMEANS)
+    np.save("X.npy", X)
+    assert "an array has no names of columns" in fails("fit", "X.npy", *KMEANS, "--drop", "a")
+
+
 def test_npy_is_mapped_and_images_are_accepted(folder, data):
     X, _ = data
     np.save("X.npy", X)
-    assert isinstance(files.read_data(folder / "X.npy"), np.memmap)
+    assert isinstance(files.read_data(folder / "X.npy")[0], np.memmap)
     run = fit(folder, np.abs(X).reshape(-1, 2, 4))
     assert neuralclust.load(run / "model").reconstruct_centers().shape == (3, 2, 4)
 
@@ -231,7 +355,7 @@ def test_parquet_takes_the_reader_that_is_there(folder, data, reader, monkeypatc
     if reader is None:
         assert "needs pyarrow, polars or pandas" in fails("fit", "t.parquet", *TINY)
     else:
-        assert (files.read_data(folder / "t.parquet") == X).all()
+        assert (files.read_data(folder / "t.parquet")[0] == X).all()
 
 
 def test_baselines_write_no_model(folder, data, capsys):
@@ -255,7 +379,7 @@ def test_baselines_write_no_model(folder, data, capsys):
         ]
         assert cli.main([*argv, *options]) == 0
         out, err = capsys.readouterr()
-        assert "--method AEKMeans --encoder none" in err
+        assert ("its equivalent among them is --method AEKMeans --encoder none" in err) == (method == "k-means")
         assert err.count("\n") == 1
         assert "labels.csv" in out
         assert sorted(os.listdir(method)) == ["labels.csv", "run.json"]
@@ -265,6 +389,26 @@ def test_baselines_write_no_model(folder, data, capsys):
     run = fit(folder, X, "--encoder", "None", method="aekmeans")
     assert (run / "history.jsonl").read_text() == ""  # k-means alone has no epochs
     assert neuralclust.load(run / "model").encoder is None
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["ssc", "--gamma", "20"], "for SSC: .* neuralclust.SubspaceClustering(3, method='ssc', gamma=20) is"),
+        (["LSC-K"], "LSC-K.* neuralclust.LandmarkSpectralClustering(3, landmarks='k-means') is fitted, and knows new"),
+        (["gaussian-mixture"], "neuralclust.registry.gaussian_mixture(3) is fitted, and knows new rows by predict"),
+        (["average-linkage"], "sklearn.cluster.AgglomerativeClustering(3, linkage='average') is fitted, but has no"),
+    ],
+)
+def test_what_has_no_model_file_has_a_call_in_python(folder, data, capsys, options, told):
+    np.save("X.npy", data[0])
+    assert cli.main(["fit", "X.npy", "--n-clusters", "3", "--method", *options, "--quiet"]) == 0
+    err = capsys.readouterr().err
+    assert re.search(re.escape(told).replace(r"\.\*", ".*"), err)
+    assert "AEKMeans" not in err
+    call = re.search(r"In Python (.+?) is fitted, (and|but)", err)
+    model = eval(call[1], {"neuralclust": neuralclust, "sklearn": sklearn}).fit(data[0])
+    assert hasattr(model, "predict") == (call[2] == "and")
 
 
 def test_no_progress_bar_without_rich(folder, data, monkeypatch, capsys):
@@ -362,13 +506,37 @@ def test_evaluate_prints_every_metric(folder, capsys):
     assert swapped["homogeneity"] == pytest.approx(expected["completeness"])
 
 
+@pytest.mark.parametrize("labels", [[1, 1, 0, 0, 0, 2], list("xxyyyz")])
+def test_evaluate_finds_headers_of_any_name(folder, labels, capsys, fails):
+    def write(name, *lines):
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+
+    words = ["setosa", "setosa", "rose", "rose", "iris", "iris"]
+    expected = evaluate(words, labels)
+    write("labels.csv", "label", *labels)
+    write("bare.csv", *labels)
+    write("other.csv", "cluster", *labels)
+    write("truth.csv", "species", *words)
+    write("words.csv", *words)
+    write("table.tsv", "label\tsize", *(f"{word}\t1,5" for word in words))
+    pairs = [("labels", "truth"), ("bare", "truth"), ("truth", "labels"), ("other", "truth"), ("labels", "words"),
+             ("bare", "words")]  # fmt: skip
+    for first, second in [*((f"{a}.csv", f"{b}.csv") for a, b in pairs), ("labels.csv", "table.tsv")]:
+        assert cli.main(["evaluate", first, second, "--json"]) == 0
+        scores = json.loads(capsys.readouterr().out)
+        assert scores["acc"] == pytest.approx(expected["acc"]), (first, second)
+        assert scores["nmi"] == pytest.approx(expected["nmi"])
+    write("more.csv", *words, "rose")  # its first line is a class: one row too many
+    assert "labels.csv has 6 labels, more.csv 7" in fails("evaluate", "labels.csv", "more.csv")
+
+
 def test_evaluate_refuses_what_is_no_label_file(folder, fails):
     np.save("a.npy", [0, 1])
     np.save("three.npy", [0, 1, 1])
     np.save("table.npy", np.zeros((2, 2), dtype=int))
     for name, text in {"two.csv": "1,2\n3,4\n", "empty.csv": "label\n", "ragged.csv": "label,x\n1\n"}.items():
         (folder / name).write_text(text)
-    assert "inconsistent" in fails("evaluate", "a.npy", "three.npy")
+    assert "a.npy has 2 labels, three.npy 3: each row needs one in both." in fails("evaluate", "a.npy", "three.npy")
     assert "table.npy" in fails("evaluate", "a.npy", "table.npy")
     assert "single column" in fails("evaluate", "a.npy", "two.csv")
     assert "single column" in fails("evaluate", "a.npy", "ragged.csv")
@@ -394,6 +562,15 @@ def test_errors_are_one_line(folder, data, fails):
     (folder / "ragged.csv").write_text("1,2\n3,4,5\n")
     (folder / "bare.csv").write_text("1,2\n3,x\n")
     (folder / "none.csv").write_text("")
+    (folder / "header.csv").write_text("a,b\n")
+    (folder / "comma.csv").write_text("a;b\n1;2,5\n")
+    (folder / "bad.csv.gz").write_text("1,2\n")
+    (folder / "cut.csv.gz").write_bytes(gzip.compress(b"1,2\n" * 100)[:-12])
+    np.savez("whole.npz", X)
+    for name, whole in {"cut.npy": "X.npy", "cut.npz": "whole.npz"}.items():
+        (folder / name).write_bytes((folder / whole).read_bytes()[:-100])
+    (folder / "array.npz").write_bytes((folder / "X.npy").read_bytes())
+    np.savez("objects.npz", np.array([{}], dtype=object), allow_pickle=True)
     np.save("objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
 
     def data_error(name):
@@ -405,6 +582,9 @@ def test_errors_are_one_line(folder, data, fails):
         assert "TELL has no parameter --pretrain" in error
         assert "Did you mean --pretrain-epochs? It has " in error
         assert "--temperature" in error
+    for wrong in (["--n_clusters", "3"], ["--n_clusters=3"]):
+        error = fails("fit", "X.npy", *wrong)
+        assert "TELL has no parameter --n_clusters. Did you mean --n-clusters? It has --n-clusters, --" in error
     assert "max_epochs" in fails("fit", "X.npy", "--n-clusters", "3", "--max-epochs", "many")
     assert "lr" in fails("fit", "X.npy", "--n-clusters", "3", "--lr", "-1")
     assert "--n-clusters" in fails("fit", "X.npy")
@@ -413,16 +593,29 @@ def test_errors_are_one_line(folder, data, fails):
     assert "COMMAND" in fails()
     assert "invalid choice: 'fti'" in fails("fti")
     assert "no such file" in data_error("missing.npy")
-    assert "extension must be one of .npy, .npz, .csv, .parquet" in data_error("X.txt")
+    assert "extension must be one of .npy, .npz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet" in data_error("X.txt")
     assert "arrays ['a', 'b']" in data_error("two.npz")
-    for name in ("bad.npz", "bad.npy", "empty.npy", "bad.parquet", "none.csv", "objects.npy"):
-        assert name.split(".")[0] in data_error(name) or name == "none.csv"
+    for name in ("bad.npz", "bad.npy", "empty.npy", "objects.npy", "objects.npz", "cut.npy", "cut.npz", "array.npz"):
+        assert f"{name}" in (error := data_error(name))
+        assert f"is not a whole {name[-4:]} file of numbers" in error
+        assert "pickle" not in error
+    assert "bad.npy is not a whole .npy file" in fails("evaluate", "bad.npy", "bad.npy")
+    assert "bad.parquet" in data_error("bad.parquet")
+    for name in ("none.csv", "header.csv"):
+        assert f"{name}: it has no rows" in data_error(name)
+        assert f"{name}: it has no rows" in fails("predict", "run/model", name)
+    for name in ("bad.csv.gz", "cut.csv.gz"):
+        assert f"{name}: " in data_error(name)
+        assert f"{name}: " in fails("evaluate", name, name)
+    assert "column 'b' has '2,5' in line 2, not a number. Write decimals with a point" in data_error("comma.csv")
     assert "column 'colour' has 'red' in line 2" in data_error("words.csv")
     assert "column 'weight' has '' in line 3" in data_error("gap.csv")
     assert "column '2' has 'x' in line 2" in data_error("bare.csv")
     assert "line 2 has 3 columns, not 2" in data_error("ragged.csv")
     assert "5 features" in fails("predict", "run/model", "narrow.npy", "--out", "labels.csv")
-    assert "not a model" in fails("predict", "run", "X.npy")
+    assert f"not a model that neuralclust saved. Did you mean {os.path.join('run', 'model')}?" in fails(
+        "predict", "run", "X.npy"
+    )
     assert "device" in fails("predict", "run/model", "X.npy", "--device", "abacus")
     (run / "model" / "config.json").write_text("{")
     assert "damaged" in fails("predict", "run/model", "X.npy")
@@ -435,7 +628,7 @@ def test_parquet_names_the_column_that_is_not_numeric(folder, fails):
     pandas.DataFrame({"size": [1, 2], "colour": ["red", "blue"]}).to_parquet("t.parquet")
     assert "column 'colour' holds" in fails("fit", "t.parquet", *TINY)
     pandas.DataFrame({"size": [1, None, 3], "flag": [True, False, True]}).to_parquet("n.parquet")
-    assert files.read_data(folder / "n.parquet")[0].tolist() == [1.0, 1.0]
+    assert files.read_data(folder / "n.parquet")[0][0].tolist() == [1.0, 1.0]
 
 
 def test_debug_shows_the_traceback():
@@ -502,13 +695,29 @@ def test_bench_from_tasks_to_tables(folder, capsys):
 def test_bench_errors_are_one_line(folder, fails):
     (folder / "mine.toml").write_text(TASKS)
     assert "--shard 3 must be I/N" in fails("bench", "run", "--shard", "3")
-    assert "no task has --only 'nothing'" in fails("bench", "run", "--only", "nothing")
+    for command in ("run", "list"):
+        assert "no task has --only 'nothing'" in fails("bench", command, "--only", "nothing")
+        assert "has --protocol paper. See" in fails("bench", command, "--tasks", "mine.toml", "--protocol", "paper")
     assert "must be .md or .html" in fails("bench", "table", "--out", "table.txt")
     (folder / "rows.jsonl").write_text('{"key": "none of ours"}\n')
     assert "has no rows that make a picture" in fails("bench", "plot", "--results", "rows.jsonl")
     for command in ("table", "plot"):
         assert "typo.jsonl: there is no such file" in fails("bench", command, "--results", "typo.jsonl")
     assert "there is no such file" in fails("bench", "list", "--tasks", "other.toml")
+
+
+def test_bench_fails_if_every_run_does(folder, monkeypatch, capsys):
+    (folder / "mine.toml").write_text(TASKS)
+    row = {"skipped": "ValueError: no luck", "failed": True}
+    monkeypatch.setattr("neuralclust.bench.runner._row", lambda each, minutes: {"key": each.key, **row})
+    where = ["bench", "run", "--tasks", "mine.toml", "--results", "rows.jsonl"]
+    for _ in range(2):  # the second time nothing is left to be tried
+        assert cli.main(where) == 2
+        assert "none of these runs has a result. The last was skipped: ValueError: no luck" in capsys.readouterr().err
+    row.clear()
+    row["wall"] = 1.0
+    assert cli.main([*where, "--retry", "--only", "max_iter 1"]) == 0
+    assert cli.main(where) == 0  # one run has a result
 
 
 def test_bench_plots(folder, capsys):

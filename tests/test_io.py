@@ -161,8 +161,26 @@ def test_a_failed_save_keeps_the_earlier_model(saved, monkeypatch):
 
 
 def test_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="not a model"):
+    with pytest.raises(FileNotFoundError, match=r"not a model that neuralclust saved\.$"):
         neuralclust.load(tmp_path / "nowhere")
+
+
+def test_the_folder_of_a_run_is_not_the_model(tmp_path, easy):
+    small("TELL").fit(easy[0]).save(tmp_path / "run" / "model")
+    with pytest.raises(FileNotFoundError, match=r"not a model that neuralclust saved\. Did you mean .*run.model\?"):
+        neuralclust.load(tmp_path / "run")
+
+
+def test_a_device_that_is_not_here_is_no_damage(tmp_path, easy):
+    path = tmp_path / "model"
+    model = small("TELL").fit(easy[0])
+    model.save(path)
+    rewrite(path, params=params(path, device="cuda:99"))  # as from a larger machine
+    with pytest.raises(ValueError, match="is whole, but device='cuda:99' cannot be used here") as error:
+        neuralclust.load(path)
+    assert "load(path, device='cpu'), or --device cpu" in str(error.value)
+    assert "can be read" not in str(error.value)
+    assert np.array_equal(neuralclust.load(path, device="cpu").predict(easy[0]), model.labels_)
 
 
 def damage_truncate(path):
@@ -214,7 +232,7 @@ DAMAGE = {
     "centres of objects": (lambda p: rewrite(p, params=params(p, init=[{}])), "can be read"),
     "huge centres": (lambda p: rewrite(p, params=params(p, init=[10**400])), "can be read"),
     "huge alpha": (lambda p: rewrite(p, params=params(p, alpha=10**400)), "can be read"),
-    "meta device": (lambda p: rewrite(p, params=params(p, device="meta")), "can be read"),
+    "meta device": (lambda p: rewrite(p, params=params(p, device="meta")), "device='meta' cannot be used here"),
     "endless loss": (lambda p: rewrite(p, loss=10**400), "'loss'"),
     "endless training": (lambda p: rewrite(p, n_iter=float("inf")), "'n_iter'"),
     "history of no rows": (lambda p: rewrite(p, history="abc"), "'history'"),

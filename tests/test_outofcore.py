@@ -128,7 +128,7 @@ def test_what_is_not_there_and_what_is_in_the_way(tmp_path, rows):
     with pytest.raises(ValueError, match=r"\.npy, \.parquet, or a folder"):
         open_rows(tmp_path / "table.txt")
     (tmp_path / "broken.npy").touch()
-    with pytest.raises(ValueError, match=r"not an \.npy file"):
+    with pytest.raises(ValueError, match=r"not a whole \.npy file"):
         open_rows(tmp_path / "broken.npy")
     (tmp_path / "table.rows.npy").write_text("mine")
     with pytest.raises(FileExistsError, match="was not written from"):

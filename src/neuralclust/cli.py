@@ -29,9 +29,15 @@ RUN_FILES = {
     "run.json": "method, parameters and data file of this run",
 }
 _DATA = (
-    "data file: .npy, .npz, .csv or .parquet; a row a sample, numbers only. Or a folder of .parquet files, larger "
-    "than memory if need be: they are copied once to FOLDER.rows.npy"
+    "data file: .npy, .npz, .csv, .tsv, .csv.gz or .parquet; a row a sample, numbers only. Or a folder of .parquet "
+    "files, larger than memory if need be: they are copied once to FOLDER.rows.npy"
 )
+_DROP: dict[str, Any] = {
+    "action": "append",
+    "default": [],
+    "metavar": "COLUMN",
+    "help": "column of a .csv or .parquet file to leave out, by its name; may be given again",
+}
 _NAMES = {
     "acc": "accuracy under the best one-to-one map to the classes",
     "nmi": "normalised mutual information, arithmetic mean",
@@ -102,6 +108,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             method = "tell"
     # Only now are the parameters known; listing them loads the method, which plain help need not wait for.
     estimator = registry.make(method, 1) if method else None
+    if fitting and any(text.partition("=")[0] == "--n_clusters" for text in argv):  # else it is told to be missing
+        raise ValueError(_unknown_parameter(estimator, "--n_clusters"))
     args, unknown = _parser(estimator).parse_known_args(argv)
     if unknown:
         if fitting and (names := [text.partition("=")[0] for text in unknown if text.startswith("--")]):
@@ -127,7 +135,11 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
 
     parser = _Parser(
         prog="neuralclust",
-        description="Neural clustering: TELL, k-meansNet and AE + k-means, beside scikit-learn's methods.",
+        description=textwrap.fill(
+            f"Neural clustering: {', '.join(registry.METHODS)}, beside the methods without a network that their papers "
+            f"compare with. All of them: neuralclust list.",
+            80,
+        ),
         epilog=textwrap.dedent("""\
             examples:
               neuralclust demo
@@ -153,6 +165,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
               "Every parameter of the method is an option; to list them with their meaning:\n"
               "  neuralclust fit --method tell --help")  # fmt: skip
     fit.add_argument("data", type=Path, metavar="DATA", help=_DATA)
+    fit.add_argument("--drop", **_DROP)
     fit.add_argument("--n-clusters", type=int, required=True, metavar="K", help="number of clusters")
     fit.add_argument("--method", default="tell", metavar="NAME",
                      help="method, as `neuralclust list` names it (default: tell)")  # fmt: skip
@@ -173,6 +186,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
                   "neuralclust predict run/model new.npy --out labels.csv")  # fmt: skip
     predict.add_argument("model", type=Path, metavar="MODEL", help="model folder that fit, demo or save() wrote")
     predict.add_argument("data", type=Path, metavar="DATA", help=_DATA)
+    predict.add_argument("--drop", **_DROP)
     predict.add_argument("--out", type=Path, metavar="FILE",
                          help="CSV file to write or replace (default: standard output)")  # fmt: skip
     predict.add_argument("--proba", action="store_true", help="add a column p0, p1, ... for each cluster: "
@@ -184,7 +198,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
                    "neuralclust evaluate run/labels.csv truth.csv")  # fmt: skip
     files = ".csv with one column, or one named label, or .npy"
     evaluate.add_argument("labels", type=Path, metavar="LABELS", help=f"clusters: {files}")
-    evaluate.add_argument("truth", type=Path, metavar="TRUTH", help=f"classes: {files}; words need the header label")
+    evaluate.add_argument("truth", type=Path, metavar="TRUTH", help=f"classes: {files}")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     add("list", _list, "list the methods with their papers", "neuralclust list")
@@ -211,7 +225,9 @@ def _parameter_help(cls: type) -> dict[str, str]:
 
 
 def _unknown_parameter(estimator: Any, option: str) -> str:
-    options = [_option(name) for name in _parameters(estimator)] if estimator is not None else []
+    options = ["--n-clusters"]
+    if estimator is not None:
+        options += [_option(name) for name in _parameters(estimator)]
     close = difflib.get_close_matches(option.replace("_", "-"), options, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
     name = type(estimator).__name__ if estimator is not None else "fit"
@@ -254,7 +270,7 @@ def _fit(args: argparse.Namespace) -> None:
     if (args.checkpoint or args.resume) and not ours:
         raise ValueError(f"{method} has no epochs to write down: --checkpoint is for the neural methods.")
     how = {"checkpoint": args.checkpoint, "resume": args.resume} if ours else {}
-    X = read_data(args.data)
+    X, names = read_data(args.data, args.drop)
     if ours:
         from neuralclust.peers import writes
 
@@ -268,22 +284,22 @@ def _fit(args: argparse.Namespace) -> None:
         labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
         seconds = time.perf_counter() - start
         if ours:
+            if names is not None:  # as of a data frame
+                import numpy as np
+
+                estimator.feature_names_in_ = np.asarray(names, dtype=object)
             estimator.save(folder / "model")
             lines = "".join(json.dumps(row) + "\n" for row in estimator.history_)
             (folder / "history.jsonl").write_text(lines)
         (folder / "labels.csv").write_text(labels_as_csv(labels))
         about = {
             "neuralclust": __version__, "method": method, "n_clusters": args.n_clusters, "parameters": params,
-            "data": str(args.data), "seconds": round(seconds, 3),
+            "data": str(args.data), "drop": args.drop, "seconds": round(seconds, 3),
         }  # fmt: skip
         (folder / "run.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
         written = sorted(file.name for file in folder.iterdir())
     if not ours:
-        print(
-            f"neuralclust: no model file is written for {method}: only the neural methods have one, and the "
-            f"equivalent of k-means among them is --method AEKMeans --encoder none",
-            file=sys.stderr,
-        )
+        print(f"neuralclust: {_no_model(method, estimator, args.n_clusters, params)}", file=sys.stderr)
     if not args.quiet:
         sizes = [int((labels == j).sum()) for j in range(args.n_clusters)]
         loss = f", loss {estimator.loss_:.4g}" if ours else ""
@@ -294,11 +310,23 @@ def _fit(args: argparse.Namespace) -> None:
         _say_files(out, {name: RUN_FILES[name] for name in written})
 
 
+def _no_model(method: str, estimator: Any, n_clusters: int, params: dict[str, Any]) -> str:
+    """Why there is none, and what else there is."""
+    why = f"no model file is written for {method}: only the neural methods have one"
+    if method == "KMeans":
+        return f"{why}, and its equivalent among them is --method AEKMeans --encoder none"
+    new = "and knows new rows by predict" if hasattr(estimator, "predict") else "but has no answer for new rows"
+    return f"{why}. In Python {registry.call(method, n_clusters, **params)} is fitted, {new}"
+
+
 def _predict(args: argparse.Namespace) -> None:
     import neuralclust
 
     model = neuralclust.load(args.model, device=args.device)
-    X = read_data(args.data)
+    X, names = read_data(args.data, args.drop)
+    known = vars(model).pop("feature_names_in_", None)  # or scikit-learn warns that an array has no names
+    if names is not None and known is not None:
+        _compare_columns(args.data, names, list(known))
     text = labels_as_csv(model.predict(X), model.predict_proba(X) if args.proba else None)
     if args.out is None:
         sys.stdout.write(text)
@@ -306,8 +334,24 @@ def _predict(args: argparse.Namespace) -> None:
         write_text(args.out, text)
 
 
+def _compare_columns(path: Path, names: list[str], known: list[str]) -> None:
+    """A model takes its columns by their places: the same names in another order would be another table."""
+
+    def some(columns: list[str]) -> str:
+        return ", ".join(map(repr, columns[:20])) + ", ..." * (len(columns) > 20)
+
+    if names == known:
+        return
+    missing = [name for name in known if name not in names]
+    extra = [name for name in names if name not in known]
+    wrong = [f"it lacks {some(missing)}"] * bool(missing)
+    wrong += [f"it has {some(extra)} besides (--drop leaves a column out)"] * bool(extra)
+    wrong = wrong or [f"they are in the order {some(names)}"]
+    raise ValueError(f"{path} must have the columns of the model, {some(known)}, in this order: {'; '.join(wrong)}.")
+
+
 def _evaluate(args: argparse.Namespace) -> None:
-    labels, truth = read_labels(args.labels), read_labels(args.truth)
+    labels, truth = read_labels(args.labels, args.truth)
     from neuralclust.metrics import evaluate
 
     scores = evaluate(truth, labels)
@@ -326,7 +370,11 @@ def _list(args: argparse.Namespace) -> None:
     for name, method in methods.items():
         first = f"{name:<{width}}{method.year:<6}{method.family:<10}"
         columns = max(shutil.get_terminal_size().columns, 60)
-        print(textwrap.fill(method.paper, columns, initial_indent=first, subsequent_indent=indent))
+        fill: dict[str, Any] = {"width": columns, "subsequent_indent": indent, "break_on_hyphens": False}
+        print(textwrap.fill(method.paper, initial_indent=first, **fill))
+        call = registry.call(name)
+        if not call.replace("_", "").lower().endswith(f".{name.lower()}(k)"):  # the name is not all of it
+            print(textwrap.fill(call, initial_indent=indent, **fill))
 
 
 # -- what is shown --------------------------------------------------------------------------------------

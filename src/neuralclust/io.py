@@ -22,6 +22,7 @@ from torch import nn
 from neuralclust import __version__
 from neuralclust.peers import writes
 from neuralclust.registry import METHODS, resolve
+from neuralclust.runtime import resolve_device, seeded
 
 FORMAT = 1
 CONFIG, TENSORS = "config.json", "model.safetensors"
@@ -115,12 +116,15 @@ def load(
     FileNotFoundError
         If there is no model.
     ValueError
-        If the files are damaged, do not fit together, come from a newer version, or name an unknown method.
+        If the files are damaged, do not fit together, come from a newer version, or name an unknown method; or if the
+        device is not there.
     """
     path = Path(path)
     for name in (CONFIG, TENSORS):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} has no {name}: it is not a model that neuralclust saved.")
+            inside = path / "model"  # of the folder of a run
+            hint = f" Did you mean {inside}?" if (inside / CONFIG).is_file() else ""
+            raise FileNotFoundError(f"{path} has no {name}: it is not a model that neuralclust saved.{hint}")
     config = _read_config(path / CONFIG)
     if _digest(path / TENSORS, config) != config["sha256"]:
         raise ValueError(
@@ -138,16 +142,24 @@ def load(
             params["init"] = np.asarray(params["init"], dtype=np.float32)
         estimator = resolve(config["class"])(**params)
         estimator._validate_params()
-        return _restore(estimator, path, config)
+        restored = _restore(estimator, path, config)
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, SafetensorError) as error:
         if encoder is not None:
             raise ValueError(f"{path} does not fit the encoder given: {error}") from error
         raise ValueError(f"{path} does not hold a model that can be read: {error}") from error
+    try:
+        place = resolve_device(restored.device)
+    except ValueError as error:
+        raise ValueError(
+            f"The model in {path} is whole, but {error} For the CPU: load(path, device='cpu'), or --device cpu on the "
+            f"command line."
+        ) from error
+    restored.module_.to(place)
+    return restored
 
 
 def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
-    from neuralclust.runtime import resolve_device, seeded
-
+    """The estimator as it was saved, on the CPU."""
     shape, names, history = tuple(config["shape"]), config["feature_names_in"], config["history"]
     _require(len(shape) in (1, 3) and all(type(s) is int and s > 0 for s in shape), "'shape'")
     n_features = math.prod(shape)
@@ -180,7 +192,7 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
         module = module.to_empty(device="cpu")
     module.load_state_dict(tensors)
     _require(float(module.scale) > 0, "'scale'")
-    estimator.module_ = module.to(resolve_device(estimator.device)).eval()
+    estimator.module_ = module.eval()
     estimator.labels_ = labels.numpy()
     estimator.history_ = history
     estimator.loss_ = config["loss"]

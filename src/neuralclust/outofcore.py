@@ -78,6 +78,11 @@ def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | N
     return _mapped(target)
 
 
+def column_names(path: Path) -> list[str]:
+    """Names of the columns of a Parquet file, or of the files of a folder, which all have the same."""
+    return _schema(_parquet_files(path)[0])[1]
+
+
 def _is_copy(target: Path, note: Path, told: str) -> bool:
     return target.exists() and note.exists() and note.read_text() == told
 
@@ -86,9 +91,9 @@ def _mapped(path: Path) -> np.memmap:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")  # whose errors do not advise to allow pickles
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not an .npy file of numbers: {error}") from error
+        raise ValueError(f"{path} is not a whole .npy file of numbers ({error}). Write it anew.") from error
 
 
 def _parquet_files(path: Path) -> list[Path]:

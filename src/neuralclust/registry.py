@@ -207,6 +207,22 @@ def make(name: str, n_clusters: int, **params: Any) -> Any:
     return resolve(name)(n_clusters, **params)
 
 
+def call(name: str, n_clusters: int | str = "k", **params: Any) -> str:
+    """How a method is written in Python.
+
+    Examples
+    --------
+    >>> from neuralclust import registry
+    >>> registry.call("ssc-omp", 3)
+    "neuralclust.SubspaceClustering(3, method='ssc_omp')"
+    """
+    method = ALL[find(name)]
+    module, attribute = method.path.split(":")
+    holder = module if module.startswith("sklearn") or module == __name__ else "neuralclust"
+    given = [str(n_clusters), *(f"{key}={value!r}" for key, value in {**method.params, **params}.items())]
+    return f"{holder}.{attribute}({', '.join(given)})"
+
+
 def gaussian_mixture(n_clusters: int, **params: Any) -> Any:
     """scikit-learn's GaussianMixture, which calls clusters components."""
     from sklearn.mixture import GaussianMixture

@@ -64,7 +64,7 @@ def add_bench(commands: Any) -> None:
 def _list(args: argparse.Namespace) -> None:
     rows = Results(args.results).read()
     tasks: dict[str, list[Any]] = {}
-    for each in plan(args.tasks, only=args.only, protocol=args.protocol):
+    for each in _planned(args):
         tasks.setdefault(each.task, []).append(each)
     for task, runs in tasks.items():
         mine = [rows[each.key] for each in runs if each.key in rows]
@@ -80,17 +80,28 @@ def _run(args: argparse.Namespace) -> None:
     shard = re.fullmatch(r"(\d+)/(\d+)", args.shard)
     if not shard:
         raise ValueError(f"--shard {args.shard} must be I/N, such as 1/4.")
-    runs = plan(args.tasks, only=args.only, protocol=args.protocol)
-    if not runs:
-        raise ValueError(f"no task has --only {args.only!r}. See neuralclust bench list.")
+    runs, results = _planned(args), Results(args.results)
     part, parts = map(int, shard.groups())
     try:
-        run(
-            runs, Results(args.results), shard=(part, parts), minutes=args.minutes, retry=args.retry,
+        finished = run(
+            runs, results, shard=(part, parts), minutes=args.minutes, retry=args.retry,
             say=lambda text: print(text, flush=True),
         )  # fmt: skip
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"finished runs are in {args.results}; start again to go on") from None
+    rows = results.read()
+    mine = [rows[each.key] for each in runs if each.key in rows]
+    if not finished and mine and all("skipped" in row for row in mine):
+        raise RuntimeError(f"none of these runs has a result. The last was skipped: {mine[-1]['skipped']}")
+
+
+def _planned(args: argparse.Namespace) -> list[Any]:
+    """The runs that the options ask for."""
+    runs = plan(args.tasks, only=args.only, protocol=args.protocol)
+    if not runs:
+        wanted = f" --only {args.only!r}" * bool(args.only) + f" --protocol {args.protocol}" * bool(args.protocol)
+        raise ValueError(f"no task has{wanted or ' a run'}. See neuralclust bench list.")
+    return runs
 
 
 def _table(args: argparse.Namespace) -> None:

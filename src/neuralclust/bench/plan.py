@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -96,7 +97,8 @@ def plan(files: Iterable[Path] | None = None, *, only: str = "", protocol: str |
     Raises
     ------
     ValueError
-        If a file is not TOML, or a field is unknown, missing or of a wrong type; the message names file and task.
+        If a file is not TOML, or a field is unknown, missing or of a wrong type, or a method or data set is unknown.
+        The message names file and task.
 
     Examples
     --------
@@ -129,6 +131,20 @@ def _entries(file: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _refuse_unknown(axes: Mapping[Any, Any]) -> None:
+    """A name that is wrong is told before anything runs, not as a reason to skip each run."""
+    from neuralclust import datasets, registry
+
+    for name in axes["method"]:
+        registry.find(name)
+    known = datasets.names()
+    for name in axes["data"]:
+        if (data := name.partition(", ")[0]) not in known:
+            close = difflib.get_close_matches(data, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"data={name!r} is not one of {', '.join(known)}.{hint}")
+
+
 def _expand(entry: dict[str, Any], folder: Path) -> list[Run]:
     """Every data set with every method with every value of the sweep, seed by seed."""
     for name, value in entry.items():
@@ -151,6 +167,8 @@ def _expand(entry: dict[str, Any], folder: Path) -> list[Run]:
     for name, values in axes.items():
         if not values or not all(isinstance(value, str) for value in values):
             raise ValueError(f"{name}={entry[name]!r} must be a name or a list of names.")
+    if experiment == "fit":
+        _refuse_unknown(axes)
     sweep = entry.get("sweep", {})
     json.dumps([entry.get("params"), sweep])  # a date, say, is no parameter
     for name, values in sweep.items():
