@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
-from neuralclust.data import Rows, Source, consecutive, part_of, value_range, warn_if_crowded
+from neuralclust.data import Rows, Source, consecutive, part_of, value_range, warn_of_scale
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import finite_codes, initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
@@ -151,7 +151,7 @@ class FitProcedure(BaseEstimator):
             size = getattr(recipe, name)
             setattr(recipe, name, size - size % peers.size or size)
         low, high = value_range(source, peers)
-        warn_if_crowded(source, low, high)
+        warn_of_scale(source, low, high, getattr(self, "feature_names_in_", None))
         # Rows far from the origin cannot be told apart without a shift.
         if recipe.keep_origin and (recipe.normalize or low <= 0):
             low, high = 0.0, max(-low, high)

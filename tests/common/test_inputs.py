@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from tests.conftest import small
@@ -463,3 +466,53 @@ def test_rows_that_hardly_count_are_named(easy):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="The values of X span")
             model.fit(rows)
+
+
+def of_people(n=300):
+    """Two perfect clusters in age and bmi, and an income that knows nothing of them."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 2
+    return np.column_stack([rng.normal(40 + 30 * y, 2), rng.normal(20 + 10 * y, 1), rng.normal(50_000, 15_000, n)]), y
+
+
+def test_a_column_that_hides_the_others_is_named(tmp_path):
+    X, y = of_people()
+    model = small("AEKMeans", 2, encoder=None)
+    with pytest.warns(UserWarning, match=r"Column 2 of X has \d+ times .* median column.*StandardScaler") as seen:
+        model.fit(X)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__  # the line that calls fit, not one of ours
+    frame = pandas_frame(X, tmp_path).set_axis(["age", "bmi", "income"], axis=1)
+    with pytest.warns(UserWarning, match="Column 'income' of X"):
+        model.fit(frame)
+    for rows in (torch.tensor(X), Rows(torch.tensor(X), y), sp.csr_array(X), X[:, 1:]):
+        with pytest.warns(UserWarning, match=r"Column \d of X"):
+            model.fit(rows)
+    wide = np.hstack([X, np.random.default_rng(1).normal(size=(300, 200))])  # the incomes are 0.5 % of all values
+    with pytest.warns(UserWarning, match="Column 2 of X"):
+        model.fit(wide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.partial_fit(wide)  # said once, by fit
+        model.fit(StandardScaler().fit_transform(X))
+    assert adjusted_rand_score(y, model.labels_) == 1
+
+
+@pytest.mark.parametrize("kind", ["pixels", "one-hot", "tf-idf", "counts", "tiny noise", "blobs", "images", "constant"])
+def test_columns_of_one_scale_are_not(kind):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(100 / np.arange(1, 1001) ** 1.1 * rng.gamma(2, 0.5, (400, 1)))
+    blobs = rng.normal(size=(400, 10)) + 5 * rng.integers(3, size=(400, 1))
+    rows = {
+        "pixels": lambda: load_digits().data,
+        "one-hot": lambda: np.eye(200)[rng.pareto(1, 2000).astype(int) % 200],
+        "tf-idf": lambda: TfidfTransformer().fit_transform(counts),
+        "counts": lambda: np.log1p(counts),
+        "tiny noise": lambda: np.hstack([blobs, 1e-6 * rng.normal(size=(400, 3))]),
+        "blobs": lambda: blobs,
+        "images": lambda: np.stack([blobs, 1000 * blobs], axis=1),
+        "constant": lambda: np.hstack([blobs[:, :1], np.full((400, 3), 7.0)]),
+    }[kind]()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Column")
+        small("AEKMeans", encoder=None).fit(rows)
