@@ -80,10 +80,11 @@ class NeuralClusterer(
         ----------
         X : array-like, sparse matrix, tensor, torch Dataset or DataLoader
             Rows ``(n_samples, n_features)`` or images ``(n, height, width)`` or ``(n, channels, height, width)``,
-            of any numeric dtype. Of arrays, memory maps, CSR matrices and tensors beyond 16 MB, nothing but a batch at
-            a time is copied, cast or densified; lists, data frames and other sparse formats are converted first. Of
-            the tuples that a Dataset yields, the first item is used. All columns of a table are mapped to 0 .. 1 by one
-            range, so that differences between them count as they are: scale columns of different units first.
+            of any numeric dtype; images may come as a list. Of arrays, memory maps, CSR matrices and tensors beyond
+            16 MB, nothing but a batch at a time is copied, cast or densified; lists, data frames and other sparse
+            formats are converted first. Of the tuples that a Dataset yields, the first item is used. All columns of a
+            table are mapped to 0 .. 1 by one range, so that differences between them count as they are: scale columns
+            of different units first.
         y : Ignored
             Present for scikit-learn; labels are never used.
         checkpoint : str, Path or Checkpoint, optional

@@ -321,7 +321,7 @@ def _columns_hide(x: np.ndarray, low: float, high: float, names: Sequence[str] |
     ordered = np.sort((x - low) / (high - low), axis=0)
     out = -(-(len(x) - 1) // 100)
     inner = ordered[out : len(x) - out]
-    varying = np.flatnonzero(inner[-1] > inner[0]) if len(inner) else []
+    varying = np.flatnonzero(inner[-1] > inner[0]) if len(inner) else np.arange(0)
     if len(varying) < 2:
         return False
     spread = inner[:, varying].std(axis=0) / np.sqrt((x[:, varying] != 0).mean(axis=0))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -516,3 +517,20 @@ def test_columns_of_one_scale_are_not(kind):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Column")
         small("AEKMeans", encoder=None).fit(rows)
+
+
+@pytest.mark.parametrize("params", [{"encoder": "conv"}, {"augment": "images"}, {"augment": "digits"}])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_with_their_channels_last_are_refused(params, channels):
+    X = np.random.default_rng(0).random((12, 9, 7, channels), dtype=np.float32)
+    model = small("TELL", 2, pretrain_epochs=1, max_epochs=1, batch_size=6)
+    for rows in (X, torch.tensor(X), Rows(torch.tensor(X), X)):
+        with pytest.raises(ValueError, match=rf"\(9, 7, {channels}\) .* channels last.*X.transpose\(0, 3, 1, 2\)"):
+            clone(model).set_params(**params).fit(rows)
+    fit = clone(model).set_params(**params).fit
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit(X.transpose(0, 3, 1, 2))
+        model.fit(X)  # flattened: the order of the pixels says nothing
+        if "encoder" in params:
+            fit(X[:, :, :4, :1].repeat(4, axis=3))  # maps of features, 4 x 4

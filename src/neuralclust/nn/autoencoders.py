@@ -252,7 +252,17 @@ class PoolConvAutoencoder(Autoencoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def refuse_channels_last(shape: Sequence[int]) -> None:
+    """ValueError for images that would be read as many channels of a few columns of pixels."""
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4:
+        raise ValueError(
+            f"Rows of shape {tuple(shape)} look like images with the channels last; (channels, height, width) is "
+            f"needed. Pass X.transpose(0, 3, 1, 2), or X.permute(0, 3, 1, 2) of a tensor."
+        )
+
+
 def image_shape(shape: Sequence[int]) -> Sequence[int]:
+    refuse_channels_last(shape)
     if len(shape) != 3 or min(shape[1:]) < 4:
         raise ValueError(
             f"A convolutional encoder needs images (n, height, width) or (n, channels, height, width) of at "
