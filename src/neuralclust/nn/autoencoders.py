@@ -320,7 +320,31 @@ def adapt_encoder(encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: 
             f"must return a tensor of codes (b, embed_dim). Flatten its output or add a last linear layer."
         )
     if isinstance(encoder, Autoencoder):
+        _check_decoder(encoder, probe, z)
         return encoder
     embed_dim = z.shape[1]
     decoder = MLPAutoencoder(shape, embed_dim, hidden_layer_sizes=hidden_layer_sizes).decoder
     return Autoencoder(encoder, decoder, embed_dim=embed_dim)
+
+
+@torch.no_grad()
+def _check_decoder(net: Autoencoder, probe: Tensor, z: Tensor) -> None:
+    """That codes are as long as ``embed_dim`` says, and are decoded to rows of the shape that was encoded."""
+    if z.shape[1] != net.embed_dim:
+        raise ValueError(
+            f"encoder={type(net).__name__} returned codes of length {z.shape[1]}, but has embed_dim={net.embed_dim}. "
+            f"Make it with embed_dim={z.shape[1]}, or change the last layer of its encoder."
+        )
+    mode = net.training
+    net.eval()
+    needed = f"Its decoder must map codes (b, {net.embed_dim}) back to rows of shape {tuple(probe.shape[1:])}."
+    try:
+        x = net.decode(z)
+    except Exception as error:
+        raise ValueError(
+            f"encoder={type(net).__name__} failed to decode codes of shape {tuple(z.shape)} ({error}). {needed}"
+        ) from error
+    if not (isinstance(x, Tensor) and x.shape == probe.shape):
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"encoder={type(net).__name__} decoded {tuple(z.shape)} codes to {got}. {needed}")
+    net.train(mode)
