@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -19,12 +18,12 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import ClassifierTags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from neuralclust._warn import warn
 from neuralclust.augment import AUGMENTATIONS
 from neuralclust.data import Source, as_source, consecutive
 from neuralclust.fitting import TILE, FitProcedure
@@ -254,11 +253,7 @@ class NeuralClusterer(
             if not all(bool(torch.isfinite(value).all()) for value in learning.state_dict().values()):
                 learning.load_state_dict(before)
                 self.__dict__.pop("_online", None)
-                warnings.warn(
-                    "Non-finite weights after partial_fit; those from before were restored. A lower lr helps.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
+                warn("Non-finite weights after partial_fit; those from before were restored. A lower lr helps.")
             self.labels_ = self._predict(source)
         return self
 

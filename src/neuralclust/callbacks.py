@@ -143,7 +143,7 @@ class EarlyStopping(_Callback):
             return None
         last = history[-1]
         # Joint training comes last, and all its epochs have the same terms: a wrong name need not wait for its end.
-        if context.task_name == "fit" or last["stage"] == "fit":
+        if self.monitor not in last and "fit" in (context.task_name, last["stage"]):
             terms = sorted(set().union(*history).difference(_WHERE))
             if self.monitor not in terms:
                 raise ValueError(f"monitor={self.monitor!r} is not a term of this fit, which has {terms}.")

@@ -462,6 +462,16 @@ def test_too_few_distinct_rows_is_a_warning(method, easy):
         small(method, 3).fit(np.ones((20, 4)))
 
 
+def test_clusters_that_were_empty_are_told_from_those_that_were_cut(easy):
+    """Of four centres one is far from all rows: it gets half of a cluster that was not empty."""
+    X, _ = easy
+    init = np.vstack([small("AEKMeans", encoder=None).fit(X).cluster_centers_, np.full((1, 16), 99.0)])
+    match = r"Clusters \[3\] were empty after training.*: \[[012]\] were cut in two. Fewer n_clusters, or more epochs"
+    with pytest.warns(ConvergenceWarning, match=match) as seen:
+        small("AEKMeans", 4, encoder=None, init=init, max_epochs=0).fit(X)
+    assert seen[0].filename == __file__  # the line that calls fit, not one of ours
+
+
 def test_bfloat16_trains(method, easy):
     X, y = easy
     model = small(method, precision="bfloat16", pretrain_epochs=30).fit(X)
