@@ -23,6 +23,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from neuralclust._refuse import explained, refuse_labels, refuse_one_row, refuse_path, refuse_times
 from neuralclust._warn import warn
 from neuralclust.peers import Peers
 
@@ -165,9 +166,7 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
         For anything that is not a finite numeric table or stack of images of the fitted shape.
     """
     if isinstance(X, (str, os.PathLike)):
-        raise TypeError(
-            f"X={str(X)!r} is a path. Open it first: neuralclust.open_rows(path) maps .npy files and Parquet folders."
-        )
+        refuse_path(X)
     if isinstance(X, DataLoader):
         dataset, loader = X.dataset, X
     elif isinstance(X, Dataset):
@@ -195,13 +194,25 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
 
 
 def _array_source(estimator: Any, X: Any, reset: bool) -> ArraySource:
+    X = _stacked(X)
+    if not reset:
+        refuse_one_row(estimator, X)
     if isinstance(X, Tensor):
         X = _checked_tensor(estimator, X)
-    elif getattr(X, "ndim", 2) > 2 and not sp.issparse(X):
-        X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
     else:
-        _refuse_labels(X)
-        X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=reset)
+        refuse_labels(X)
+        refuse_times(X)
+        try:
+            if getattr(X, "ndim", 2) > 2 and not sp.issparse(X):
+                X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
+            else:
+                rows = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=reset)
+                # of categories, and of frames of polars with text, scikit-learn leaves objects
+                X = check_array(rows, dtype=np.float64, input_name="X") if rows.dtype == object else rows
+        except (TypeError, ValueError) as error:
+            if (better := explained(error, X)) is error:
+                raise
+            raise better from error
     shape = _row_shape(tuple(X.shape))
     if X.ndim > 2 or isinstance(X, Tensor):
         _check_shape(estimator, shape, reset)
@@ -210,17 +221,22 @@ def _array_source(estimator: Any, X: Any, reset: bool) -> ArraySource:
     return ArraySource(X, shape)
 
 
-def _refuse_labels(X: Any) -> None:
-    """A 1-D array of few integers is a label vector in the wrong place: say so."""
-    if getattr(X, "ndim", None) != 1 or not hasattr(X, "dtype"):
-        return
-    values = np.asarray(X)
-    if values.dtype.kind in "iub":
+def _stacked(X: Any) -> Any:
+    """Images, tensors or numbers in a list as one array or tensor; tables as they are."""
+    if not isinstance(X, (list, tuple)) or len(X) == 0:
+        return X
+    shapes = sorted({tuple(x.shape) for x in X if hasattr(x, "shape")})
+    if len(shapes) > 1:
         raise ValueError(
-            f"Expected 2D array, got 1D array instead: {len(values)} integers with {len(np.unique(values))} "
-            f"distinct values, which looks like labels passed as X. Pass the data (n_samples, n_features); "
-            f"labels are never needed. Reshape your data with array.reshape(-1, 1) if it has a single feature."
+            f"X is a {type(X).__name__} of rows of different shapes, such as {shapes[0]} and {shapes[-1]}. Resize, "
+            f"crop or pad them to one shape."
         )
+    if all(isinstance(x, Tensor) for x in X):
+        return torch.stack(list(X))
+    with suppress(ValueError):  # rows of different lengths: scikit-learn says so
+        array = np.asarray(X)
+        return X if array.ndim == 2 else array
+    return X
 
 
 def _checked_tensor(estimator: Any, X: Tensor) -> Tensor:
