@@ -64,6 +64,15 @@ def test_images_too_small():
         ConvAutoencoder((1, 3, 9))
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_sizes_are_positive(size):
+    for make in (MLPAutoencoder, ConvAutoencoder, PoolConvAutoencoder):
+        with pytest.raises(ValueError, match=f"embed_dim={size} must be a positive whole number"):
+            make((1, 8, 8), size)
+    with pytest.raises(ValueError, match=f"width={size} must be a positive whole number"):
+        MLPAutoencoder((6,), 2, hidden_layer_sizes=(5, size))
+
+
 def test_dropout_is_where_it_is_asked_for():
     net = MLPAutoencoder((6,), 2, hidden_layer_sizes=(5, 4), dropout=0.2, input_dropout=0.3)
     rates = [m.p for m in net.encoder if isinstance(m, nn.Dropout)]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ class MLPAutoencoder(Autoencoder):
         output_activation: str = "sigmoid",
         normalize: bool = False,
     ):
+        require_sizes(embed_dim=embed_dim)
         sizes = [math.prod(shape), *hidden_layer_sizes, embed_dim]
         first = [nn.Dropout(input_dropout)] * (input_dropout > 0)
         encoder = [nn.Flatten(), *first, *dense(sizes, dropout), ACTIVATIONS[code_activation]()]
@@ -129,6 +131,8 @@ class MLPAutoencoder(Autoencoder):
 
 def dense(sizes: Sequence[int], dropout: float) -> list[nn.Module]:
     """Linear layers with ReLU and, if asked, dropout between them."""
+    for size in sizes:
+        require_sizes(width=size)
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
     for n_in, n_out in pairwise(sizes[1:]):
         layers += [nn.ReLU()] + [nn.Dropout(dropout)] * (dropout > 0) + [nn.Linear(n_in, n_out)]
@@ -163,6 +167,7 @@ class ConvAutoencoder(Autoencoder):
     """
 
     def __init__(self, shape: Sequence[int], embed_dim: int = 10, *, normalize: bool = False):
+        require_sizes(embed_dim=embed_dim)
         channels, *full = image_shape(shape)
         half = [math.ceil(s / 2) for s in full]
         small = [math.ceil(s / 2) for s in half]
@@ -231,6 +236,7 @@ class PoolConvAutoencoder(Autoencoder):
         output_activation: str = "sigmoid",
         normalize: bool = False,
     ):
+        require_sizes(embed_dim=embed_dim)
         channels, *full = image_shape(shape)
         half = [s // 2 for s in full]
         small = [s // 2 for s in half]
@@ -250,6 +256,13 @@ class PoolConvAutoencoder(Autoencoder):
         )  # fmt: skip
         super().__init__(encoder, decoder, embed_dim=embed_dim, normalize=normalize)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def require_sizes(**sizes: Any) -> None:
+    """ValueError for a size that is not a positive whole number."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name}={size!r} must be a positive whole number, such as 10.")
 
 
 def refuse_channels_last(shape: Sequence[int]) -> None:
