@@ -151,6 +151,12 @@ class NeuralClusterer(
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean loss of the rows: larger is better, as model selection in scikit-learn expects.
 
+        The loss is the method's own, so scores compare fits of equal parameters: their seeds, or the rows they learned
+        from. What changes the loss itself, or how hard it is to lower (``n_clusters``, ``target``,
+        ``clustering_weight``, ``augment``, the method), is not to be chosen by it. For those, give ``GridSearchCV`` a
+        ``scoring`` that compares clusterings, such as :func:`sklearn.metrics.silhouette_score` of ``transform``: see
+        the example.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -161,6 +167,19 @@ class NeuralClusterer(
         Returns
         -------
         float
+
+        Examples
+        --------
+        >>> from sklearn.metrics import silhouette_score
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> from neuralclust import AEKMeans
+        >>> from neuralclust.datasets import make_sphere_clusters
+        >>> X, y = make_sphere_clusters(120, 3, 8, noise=0.1, random_state=0)
+        >>> def silhouette(model, X, y=None):
+        ...     return silhouette_score(model.transform(X), model.predict(X))
+        >>> grid = {"n_clusters": [2, 3, 4]}
+        >>> GridSearchCV(AEKMeans(encoder=None, random_state=0), grid, scoring=silhouette, cv=2).fit(X).best_params_
+        {'n_clusters': 3}
         """
         source = self._checked(X)
         return -self._mean_loss(self.module_, source, self._device())
