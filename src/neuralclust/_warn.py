@@ -7,9 +7,11 @@ import warnings
 
 from sklearn.exceptions import ConvergenceWarning
 
+_BETWEEN = ("neuralclust", "sklearn", "joblib", "torch")
+
 
 def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
-    """Warn in the name of the first caller outside this library and scikit-learn, whose decorators lie between.
+    """Warn in the name of the first caller outside this library, scikit-learn and what that calls through.
 
     Parameters
     ----------
@@ -19,6 +21,6 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
         Its class.
     """
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("neuralclust", "sklearn"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
