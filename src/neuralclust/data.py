@@ -235,7 +235,7 @@ def _stacked(X: Any) -> Any:
         return torch.stack(list(X))
     with suppress(ValueError):  # rows of different lengths: scikit-learn says so
         array = np.asarray(X)
-        return X if array.ndim == 2 else array
+        return array if array.ndim != 2 or array.dtype in _DIRECT else X
     return X
 
 
