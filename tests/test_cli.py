@@ -173,7 +173,7 @@ def test_fit_writes_what_the_estimator_finds(folder, data, capsys):
     run = folder / "neuralclust-fit"
     assert sorted(file.name for file in run.iterdir()) == ["history.jsonl", "labels.csv", "model", "run.json"]
     model = neuralclust.load(run / "model")
-    assert (model.hidden_layer_sizes, model.init, model.end_to_end) == ([16, 8], "k-means++", False)
+    assert (model.hidden_layer_sizes, model.init, model.end_to_end) == ((16, 8), "k-means++", False)
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert rows == model.history_
     assert [row["stage"] for row in rows] == ["pretrain"] * 2 + ["fit"] * 2

@@ -283,14 +283,14 @@ def test_empty_clusters_get_half_of_the_widest():
     def predict(centers):
         return ((z - centers.T) ** 2).argmin(axis=1)
 
-    centers, changed = split_clusters(z, predict, np.array([[0.0], [15.0], [99.0]]), seed=0)
-    assert changed == [1, 2]
+    centers, filled, cut = split_clusters(z, predict, np.array([[0.0], [15.0], [99.0]]), seed=0)
+    assert (filled, cut) == ([2], [1])
     assert sorted(centers.ravel().tolist()) == [0.0, 10.0, 20.0]
-    same, changed = split_clusters(z, predict, centers, seed=0)
-    assert changed == []
+    same, filled, cut = split_clusters(z, predict, centers, seed=0)
+    assert filled == cut == []
     assert np.array_equal(same, centers)
-    hopeless, changed = split_clusters(z * 0, lambda c: np.zeros(4, int), np.zeros((3, 1)), seed=0)
-    assert changed == []
+    hopeless, filled, cut = split_clusters(z * 0, lambda c: np.zeros(4, int), np.zeros((3, 1)), seed=0)
+    assert filled == cut == []
     assert np.array_equal(hopeless, np.zeros((3, 1)))
 
 

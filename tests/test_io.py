@@ -36,7 +36,7 @@ def test_round_trip(saved, easy):
     assert np.array_equal(again.predict(X), model.labels_)
     assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
     assert np.array_equal(again.transform(X), model.transform(X))
-    assert again.get_params() == model.get_params() | {"hidden_layer_sizes": [32]}
+    assert again.get_params() == model.get_params()
     for name in ("labels_", "history_", "loss_", "n_iter_", "n_features_in_", "cluster_centers_"):
         assert np.array_equal(getattr(again, name), getattr(model, name)), name
     assert again.score(X) == model.score(X)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from neuralclust.nn.autoencoders import refuse_channels_last
+
 Augmentation = Callable[[Tensor], Tensor]
 
 
@@ -298,6 +300,7 @@ def _need_images(x: Tensor) -> None:
             f"augment needs images (n, height, width) or (n, channels, height, width), got rows of shape "
             f"{tuple(x.shape[1:])}. Reshape X, or use augment='table' or None."
         )
+    refuse_channels_last(x.shape[1:])
 
 
 def _up_to(x: Tensor, most: float) -> Tensor:

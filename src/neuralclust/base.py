@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -19,12 +18,12 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import ClassifierTags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from neuralclust._warn import warn
 from neuralclust.augment import AUGMENTATIONS
 from neuralclust.data import Source, as_source, consecutive
 from neuralclust.fitting import TILE, FitProcedure
@@ -80,9 +79,11 @@ class NeuralClusterer(
         ----------
         X : array-like, sparse matrix, tensor, torch Dataset or DataLoader
             Rows ``(n_samples, n_features)`` or images ``(n, height, width)`` or ``(n, channels, height, width)``,
-            of any numeric dtype. Of arrays, memory maps, CSR matrices and tensors beyond 16 MB, nothing but a batch at
-            a time is copied, cast or densified; lists, data frames and other sparse formats are converted first. Of
-            the tuples that a Dataset yields, the first item is used.
+            of any numeric dtype; images may come as a list. Of arrays, memory maps, CSR matrices and tensors beyond
+            16 MB, nothing but a batch at a time is copied, cast or densified; lists, data frames and other sparse
+            formats are converted first. Of the tuples that a Dataset yields, the first item is used. All columns of a
+            table are mapped to 0 .. 1 by one range, so that differences between them count as they are: scale columns
+            of different units first.
         y : Ignored
             Present for scikit-learn; labels are never used.
         checkpoint : str, Path or Checkpoint, optional
@@ -150,6 +151,12 @@ class NeuralClusterer(
     def score(self, X: Any, y: Any = None) -> float:
         """Minus the mean loss of the rows: larger is better, as model selection in scikit-learn expects.
 
+        The loss is the method's own, so scores compare fits of equal parameters: their seeds, or the rows they learned
+        from. What changes the loss itself, or how hard it is to lower (``n_clusters``, ``target``,
+        ``clustering_weight``, ``augment``, the method), is not to be chosen by it. For those, give ``GridSearchCV`` a
+        ``scoring`` that compares clusterings, such as :func:`sklearn.metrics.silhouette_score` of ``transform``: see
+        the example.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
@@ -160,6 +167,19 @@ class NeuralClusterer(
         Returns
         -------
         float
+
+        Examples
+        --------
+        >>> from sklearn.metrics import silhouette_score
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> from neuralclust import AEKMeans
+        >>> from neuralclust.datasets import make_sphere_clusters
+        >>> X, y = make_sphere_clusters(120, 3, 8, noise=0.1, random_state=0)
+        >>> def silhouette(model, X, y=None):
+        ...     return silhouette_score(model.transform(X), model.predict(X))
+        >>> grid = {"n_clusters": [2, 3, 4]}
+        >>> GridSearchCV(AEKMeans(encoder=None, random_state=0), grid, scoring=silhouette, cv=2).fit(X).best_params_
+        {'n_clusters': 3}
         """
         source = self._checked(X)
         return -self._mean_loss(self.module_, source, self._device())
@@ -252,11 +272,7 @@ class NeuralClusterer(
             if not all(bool(torch.isfinite(value).all()) for value in learning.state_dict().values()):
                 learning.load_state_dict(before)
                 self.__dict__.pop("_online", None)
-                warnings.warn(
-                    "Non-finite weights after partial_fit; those from before were restored. A lower lr helps.",
-                    ConvergenceWarning,
-                    stacklevel=2,
-                )
+                warn("Non-finite weights after partial_fit; those from before were restored. A lower lr helps.")
             self.labels_ = self._predict(source)
         return self
 

@@ -11,14 +11,19 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.callback import CallbackSupportMixin, ProgressBar
+from torch.utils.data import DataLoader
 
 from neuralclust.peers import Peers
 
 __all__ = ["EarlyStopping", "HistoryLog", "ProgressBar", "ScoreEpochs"]
+
+_WHERE = "init", "stage", "epoch"  # what a row of the history has beside terms of the loss
 
 
 class FitReport:
@@ -110,7 +115,8 @@ class EarlyStopping(_Callback):
     min_delta : float, default=0.0
         What counts as an improvement, in units of the term.
     monitor : str, default="loss"
-        Name of the term in ``history_``.
+        Name of the term in ``history_``. Stages without it run to their end: ``"clu"`` is of joint training alone.
+        ValueError if no stage of a fit has it.
 
     Examples
     --------
@@ -121,22 +127,31 @@ class EarlyStopping(_Callback):
     """
 
     def __init__(self, patience: int = 10, *, min_delta: float = 0.0, monitor: str = "loss"):
-        if patience < 1:
-            raise ValueError(f"patience={patience} must be at least 1 epoch.")
+        _require_epochs("patience", patience)
+        if not isinstance(min_delta, (int, float, np.number)) or not math.isfinite(min_delta):
+            raise ValueError(f"min_delta={min_delta!r} must be a finite number, in units of the term, such as 0.01.")
+        if not isinstance(monitor, str) or monitor in _WHERE:
+            raise ValueError(f"monitor={monitor!r} must be the name of a term in history_, such as 'loss'.")
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
 
     def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: Any = None) -> bool | None:
         """From the history alone, so that a fit that is resumed stops where it would have."""
-        if context.task_name != "epoch":
+        history = getattr(estimator, "history_", [])
+        if not history or context.task_name not in ("epoch", "fit"):
             return None
-        last = estimator.history_[-1]
-        if self.monitor not in last:
-            raise ValueError(f"monitor={self.monitor!r} is not in the history, which has {sorted(last)}.")
+        last = history[-1]
+        # Joint training comes last, and all its epochs have the same terms: a wrong name need not wait for its end.
+        if self.monitor not in last and "fit" in (context.task_name, last["stage"]):
+            terms = sorted(set().union(*history).difference(_WHERE))
+            if self.monitor not in terms:
+                raise ValueError(f"monitor={self.monitor!r} is not a term of this fit, which has {terms}.")
+        if context.task_name == "fit" or self.monitor not in last:
+            return None
         where = last["init"], last["stage"]
         best, since = math.inf, 0
-        for row in estimator.history_:
+        for row in history:
             if (row["init"], row["stage"]) == where:
                 better = row["epoch"] == 0 or row[self.monitor] < best - self.min_delta
                 best, since = (row[self.monitor], 0) if better else (best, since + 1)
@@ -171,7 +186,7 @@ class ScoreEpochs(_Callback):
     y : array-like of shape (n_samples,)
         Their classes. They stay in this object; only the scores leave it.
     metrics : dict of str to callable
-        ``metric(y, labels) -> float``.
+        ``metric(y, labels) -> float``, by the names that the scores are to have.
     every : int, default=1
         Epochs between two scores.
 
@@ -182,6 +197,15 @@ class ScoreEpochs(_Callback):
     """
 
     def __init__(self, X: Any, y: Any, metrics: Mapping[str, Callable[[Any, Any], float]], *, every: int = 1):
+        _require_epochs("every", every)
+        if not isinstance(metrics, Mapping) or not all(map(callable, metrics.values())):
+            raise TypeError(
+                f"metrics={metrics!r} must be a dict of names and functions metric(y, labels), such as "
+                f"{{'nmi': sklearn.metrics.normalized_mutual_info_score}}."
+            )
+        n_rows, n_classes = _length(X), _length(y)
+        if None not in (n_rows, n_classes) and n_rows != n_classes:
+            raise ValueError(f"X has {n_rows} rows, but y has {n_classes} entries. Pass the class of every row.")
         self.X = X
         self.y = y
         self.metrics = metrics
@@ -192,5 +216,19 @@ class ScoreEpochs(_Callback):
         if fitted_estimator is None or row["epoch"] % self.every:
             return
         labels = fitted_estimator.predict(self.X)
-        where = {key: row[key] for key in ("init", "stage", "epoch")}
+        where = {key: row[key] for key in _WHERE}
         self.scores_.append({**where, **{name: f(self.y, labels) for name, f in self.metrics.items()}})
+
+
+def _require_epochs(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number of epochs, at least 1.")
+
+
+def _length(rows: Any) -> int | None:
+    """Number of rows, if it can be told."""
+    rows = rows.dataset if isinstance(rows, DataLoader) else rows
+    shape = getattr(rows, "shape", None)  # a sparse matrix has no len
+    if shape:
+        return shape[0]
+    return len(rows) if hasattr(rows, "__len__") else None

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 from torch.utils.data import (
@@ -25,10 +23,13 @@ from torch.utils.data import (
     default_collate,
 )
 
+from neuralclust._refuse import explained, refuse_labels, refuse_one_row, refuse_path, refuse_times
+from neuralclust._warn import warn
 from neuralclust.peers import Peers
 
 CHUNK_BYTES = 2**22  # rows looked at together when a statistic is taken over all of them
 _CROWDED = 1e-3  # share of the range that holds nearly all values: float32 has some 1e4 steps left for them there
+_HIDING = 100  # times the spread of the median column: what one range for all leaves it is lost beside the largest
 _SAMPLE_ROWS = 1000
 # torch can store these but hardly compute with them.
 _UNSIGNED = {torch.uint16: torch.float32, torch.uint32: torch.float64, torch.uint64: torch.float64}
@@ -165,9 +166,7 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
         For anything that is not a finite numeric table or stack of images of the fitted shape.
     """
     if isinstance(X, (str, os.PathLike)):
-        raise TypeError(
-            f"X={str(X)!r} is a path. Open it first: neuralclust.open_rows(path) maps .npy files and Parquet folders."
-        )
+        refuse_path(X)
     if isinstance(X, DataLoader):
         dataset, loader = X.dataset, X
     elif isinstance(X, Dataset):
@@ -195,13 +194,25 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
 
 
 def _array_source(estimator: Any, X: Any, reset: bool) -> ArraySource:
+    X = _stacked(X)
+    if not reset:
+        refuse_one_row(estimator, X)
     if isinstance(X, Tensor):
         X = _checked_tensor(estimator, X)
-    elif getattr(X, "ndim", 2) > 2 and not sp.issparse(X):
-        X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
     else:
-        _refuse_labels(X)
-        X = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=reset)
+        refuse_labels(X)
+        refuse_times(X)
+        try:
+            if getattr(X, "ndim", 2) > 2 and not sp.issparse(X):
+                X = check_array(X, dtype="numeric", allow_nd=True, estimator=estimator, input_name="X")
+            else:
+                rows = validate_data(estimator, X, accept_sparse="csr", dtype="numeric", reset=reset)
+                # of categories, and of frames of polars with text, scikit-learn leaves objects
+                X = check_array(rows, dtype=np.float64, input_name="X") if rows.dtype == object else rows
+        except (TypeError, ValueError) as error:
+            if (better := explained(error, X)) is error:
+                raise
+            raise better from error
     shape = _row_shape(tuple(X.shape))
     if X.ndim > 2 or isinstance(X, Tensor):
         _check_shape(estimator, shape, reset)
@@ -210,17 +221,22 @@ def _array_source(estimator: Any, X: Any, reset: bool) -> ArraySource:
     return ArraySource(X, shape)
 
 
-def _refuse_labels(X: Any) -> None:
-    """A 1-D array of few integers is a label vector in the wrong place: say so."""
-    if getattr(X, "ndim", None) != 1 or not hasattr(X, "dtype"):
-        return
-    values = np.asarray(X)
-    if values.dtype.kind in "iub":
+def _stacked(X: Any) -> Any:
+    """Images, tensors or numbers in a list as one array or tensor; tables as they are."""
+    if not isinstance(X, (list, tuple)) or len(X) == 0:
+        return X
+    shapes = sorted({tuple(x.shape) for x in X if hasattr(x, "shape")})
+    if len(shapes) > 1:
         raise ValueError(
-            f"Expected 2D array, got 1D array instead: {len(values)} integers with {len(np.unique(values))} "
-            f"distinct values, which looks like labels passed as X. Pass the data (n_samples, n_features); "
-            f"labels are never needed. Reshape your data with array.reshape(-1, 1) if it has a single feature."
+            f"X is a {type(X).__name__} of rows of different shapes, such as {shapes[0]} and {shapes[-1]}. Resize, "
+            f"crop or pad them to one shape."
         )
+    if all(isinstance(x, Tensor) for x in X):
+        return torch.stack(list(X))
+    with suppress(ValueError):  # rows of different lengths: scikit-learn says so
+        array = np.asarray(X)
+        return array if array.ndim != 2 or array.dtype in _DIRECT else X
+    return X
 
 
 def _checked_tensor(estimator: Any, X: Tensor) -> Tensor:
@@ -301,25 +317,54 @@ def value_range(source: Source, peers: Peers) -> tuple[float, float]:
     return low, high
 
 
-def warn_if_crowded(source: Source, low: float, high: float) -> None:
-    """Say so if a few values are so large that all others are nearly the same beside them.
-
-    Zeros do not count: most of a sparse table is zero.
-    """
+def warn_of_scale(source: Source, low: float, high: float, names: Sequence[str] | None = None) -> None:
+    """Say so if a few columns of a table, or a few values, are so large that all others hardly count beside them."""
     most_rows = min(len(source), _SAMPLE_ROWS, max(1, CHUNK_BYTES // (8 * math.prod(source.shape))))
     rows = torch.linspace(0, len(source) - 1, most_rows, dtype=torch.float64).long()
     ((_, x),) = source.batches([rows])
-    values = x.double().cpu().numpy().ravel()
+    values = x.double().cpu().numpy()
+    if len(source.shape) == 1 and low < high and _columns_hide(values, low, high, names):
+        return
+    _values_crowd(values.ravel(), low, high)
+
+
+def _columns_hide(x: np.ndarray, low: float, high: float, names: Sequence[str] | None) -> bool:
+    """Whether a column has many times the spread of the median one; if so, say it.
+
+    The spread is without the largest and smallest percent, so that a few outliers do not make a column large; and it
+    is that of a column's entries other than 0, so that those that are mostly 0 do not count as small.
+    """
+    ordered = np.sort((x - low) / (high - low), axis=0)
+    out = -(-(len(x) - 1) // 100)
+    inner = ordered[out : len(x) - out]
+    varying = np.flatnonzero(inner[-1] > inner[0]) if len(inner) else np.arange(0)
+    if len(varying) < 2:
+        return False
+    spread = inner[:, varying].std(axis=0) / np.sqrt((x[:, varying] != 0).mean(axis=0))
+    largest = int(spread.argmax())
+    times = spread[largest] / np.median(np.delete(spread, largest))
+    if times < _HIDING:
+        return False
+    column = int(varying[largest])
+    warn(
+        f"Column {column if names is None else repr(names[column])} of X has {times:.0f} times the standard deviation "
+        f"of the median column: all columns are scaled by one range, and the others hardly count beside it. Scale them "
+        f"first, make_pipeline(sklearn.preprocessing.StandardScaler(), estimator), or transform X (counts by log1p).",
+        UserWarning,
+    )
+    return True
+
+
+def _values_crowd(values: np.ndarray, low: float, high: float) -> None:
+    """Zeros do not count: most of a sparse table is zero."""
     values = values[values != 0]
     if len(values) < 100:
         return
     least, most = np.quantile(values, [0.01, 0.99])
     away = max(high - most if high != 0 else 0.0, least - low if low != 0 else 0.0)
     if 0 < most - least < _CROWDED * away:
-        warnings.warn(
+        warn(
             f"The values of X span {low:.3g} .. {high:.3g}, but 98 % of a sample of them lie in {least:.3g} .. "
             f"{most:.3g}: beside the largest, the others hardly count. Clip or drop outliers, or transform X (counts "
-            f"by log1p).",
-            ConvergenceWarning,
-            stacklevel=2,
+            f"by log1p)."
         )

@@ -5,7 +5,6 @@ A method writes the hooks at the top; the order of things is here, once.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from numbers import Integral
@@ -15,14 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 
+from neuralclust._warn import warn
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
-from neuralclust.data import Rows, Source, consecutive, part_of, value_range, warn_if_crowded
+from neuralclust.data import Rows, Source, consecutive, part_of, value_range, warn_of_scale
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import finite_codes, initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
@@ -151,7 +150,7 @@ class FitProcedure(BaseEstimator):
             size = getattr(recipe, name)
             setattr(recipe, name, size - size % peers.size or size)
         low, high = value_range(source, peers)
-        warn_if_crowded(source, low, high)
+        warn_of_scale(source, low, high, getattr(self, "feature_names_in_", None))
         # Rows far from the origin cannot be told apart without a shift.
         if recipe.keep_origin and (recipe.normalize or low <= 0):
             low, high = 0.0, max(-low, high)
@@ -326,27 +325,21 @@ class FitProcedure(BaseEstimator):
             place(centers)
             return torch.cat([module.head.predict(part.to(device)).cpu() for part in z.split(2**14)]).numpy()
 
-        centers, changed = split_clusters(z.numpy(), predict, old.cpu().numpy(), seed)
+        centers, filled, cut = split_clusters(z.numpy(), predict, old.cpu().numpy(), seed)
         place(centers)
-        if changed:
+        if filled:
             self._summarize(module, source, self._recipe(len(source)), device)
             self.labels_ = self._predict(source)
             self.loss_ = self._mean_loss(module, source, device)
-            warnings.warn(
-                f"Clusters were empty after training: centres {changed} were placed anew, by cutting the widest "
-                f"cluster in two for each.",
-                ConvergenceWarning,
-                stacklevel=2,
+            warn(
+                f"Clusters {filled} were empty after training; each was given half of the widest cluster: {cut} were "
+                f"cut in two. Fewer n_clusters, or more epochs, may help."
             )
 
     def _check_clusters(self) -> None:
         """Warn, by name, of what went wrong."""
         if not np.isfinite(self.loss_):
-            warnings.warn(
-                f"The loss of the fitted model is {self.loss_}: do not trust its clusters. Rescale X or lower lr.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            warn(f"The loss of the fitted model is {self.loss_}: do not trust its clusters. Rescale X or lower lr.")
         empty = sorted(set(range(self.n_clusters)) - set(np.unique(self.labels_).tolist()))
         if not empty:
             return
@@ -357,11 +350,7 @@ class FitProcedure(BaseEstimator):
                 "X may have fewer distinct rows than n_clusters, all codes may have collapsed to one point, or rows of "
                 "zeros, which have no direction, are more than one cluster can tell apart."
             )
-        warnings.warn(
-            f"{len(empty)} of {self.n_clusters} clusters are empty: {empty}. {why}",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+        warn(f"{len(empty)} of {self.n_clusters} clusters are empty: {empty}. {why}")
 
     # -- pieces of a fit ------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def initial_centers(z: np.ndarray, n_clusters: int, init: str, *, n_init: int, s
 
 def split_clusters(
     z: np.ndarray, predict: Callable[[np.ndarray], np.ndarray], centers: np.ndarray, seed: int
-) -> tuple[np.ndarray, list[int]]:
+) -> tuple[np.ndarray, list[int], list[int]]:
     """Give every empty cluster half of the widest one, cut in two by k-means.
 
     Parameters
@@ -76,11 +76,14 @@ def split_clusters(
     -------
     centers : ndarray of shape (k, p)
         With the new ones in place.
-    changed : list of int
-        Clusters whose centre is new.
+    filled : list of int
+        Clusters that were empty and have a new centre.
+    cut : list of int
+        The others whose centre is new: what was cut in two.
     """
     centers = centers.copy()
-    changed: list[int] = []
+    first = set(range(len(centers))) - set(predict(centers).tolist())
+    changed: set[int] = set()
     for _ in range(len(centers)):
         labels = predict(centers)
         counts = np.bincount(labels, minlength=len(centers))
@@ -94,8 +97,8 @@ def split_clusters(
             break  # nothing left to tell apart
         halves = fit_kmeans(members, 2, n_init=3, seed=seed).cluster_centers_
         centers[[widest, empty[0]]] = halves
-        changed += [widest, int(empty[0])]
-    return centers, sorted(set(changed))
+        changed |= {widest, int(empty[0])}
+    return centers, sorted(changed & first), sorted(changed - first)
 
 
 def finite_codes(z: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from neuralclust._warn import warn
 from neuralclust.checkpoint import Keeper
 from neuralclust.data import ArraySource, Source, consecutive
 from neuralclust.nn import ClusterModule
@@ -246,11 +245,9 @@ class Trainer:
                     break
         if rows and not (math.isfinite(rows[-1]["loss"]) and _all_finite(module)):
             module.load_state_dict(before)
-            warnings.warn(
+            warn(
                 f"Non-finite loss or weights in epoch {len(rows) - 1} of stage {stage!r} (loss "
-                f"{rows[-1]['loss']:.3g}); the weights from before the stage were restored. A lower lr helps.",
-                ConvergenceWarning,
-                stacklevel=2,
+                f"{rows[-1]['loss']:.3g}); the weights from before the stage were restored. A lower lr helps."
             )
         return rows
 

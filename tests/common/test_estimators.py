@@ -186,6 +186,38 @@ def test_early_stopping_stops(method, easy):
     assert epochs == [(stage, epoch) for stage in stages for epoch in range(3)]
 
 
+def test_early_stopping_by_a_term_of_one_stage(easy):
+    X, _ = easy
+    model = small("TELL").set_callbacks(EarlyStopping(2, min_delta=1000.0, monitor="clu")).fit(X)
+    stages = [row["stage"] for row in model.history_]
+    assert (stages.count("pretrain"), stages.count("fit")) == (10, 3)
+    for params in ({}, {"max_epochs": 0}):
+        lost = small("TELL", **params).set_callbacks(EarlyStopping(monitor="clue"))
+        with pytest.raises(ValueError, match=r"monitor='clue' is not a term of this fit, which has \[.*'loss'"):
+            lost.fit(X)
+        assert not hasattr(lost, "history_")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda X, y: EarlyStopping("a"), ValueError, "patience='a'"),
+        (lambda X, y: EarlyStopping(0), ValueError, "patience=0"),
+        (lambda X, y: EarlyStopping(min_delta="b"), ValueError, "min_delta='b'"),
+        (lambda X, y: EarlyStopping(min_delta=np.nan), ValueError, "min_delta=nan"),
+        (lambda X, y: EarlyStopping(monitor=3), ValueError, "monitor=3"),
+        (lambda X, y: EarlyStopping(monitor="stage"), ValueError, "monitor='stage'"),
+        (lambda X, y: ScoreEpochs(X, y, {}, every=0), ValueError, "every=0"),
+        (lambda X, y: ScoreEpochs(X, y, [adjusted_rand_score]), TypeError, "must be a dict of names"),
+        (lambda X, y: ScoreEpochs(X, y, {"ari": "ari"}), TypeError, "must be a dict of names"),
+        (lambda X, y: ScoreEpochs(X, y[:-1], {}), ValueError, "X has 240 rows, but y has 239 entries"),
+    ],
+)
+def test_callbacks_are_checked_when_they_are_made(easy, make, error, message):
+    with pytest.raises(error, match=message):
+        make(*easy)
+
+
 def test_callbacks_log_and_score(method, easy, tmp_path):
     X, y = easy
     scores = ScoreEpochs(X, y, {"ari": adjusted_rand_score}, every=4)
@@ -428,6 +460,16 @@ def test_too_few_distinct_rows_is_a_warning(method, easy):
     assert set(model.labels_) < set(range(4))
     with pytest.warns(ConvergenceWarning, match="empty"):
         small(method, 3).fit(np.ones((20, 4)))
+
+
+def test_clusters_that_were_empty_are_told_from_those_that_were_cut(easy):
+    """Of four centres one is far from all rows: it gets half of a cluster that was not empty."""
+    X, _ = easy
+    init = np.vstack([small("AEKMeans", encoder=None).fit(X).cluster_centers_, np.full((1, 16), 99.0)])
+    match = r"Clusters \[3\] were empty after training.*: \[[012]\] were cut in two. Fewer n_clusters, or more epochs"
+    with pytest.warns(ConvergenceWarning, match=match) as seen:
+        small("AEKMeans", 4, encoder=None, init=init, max_epochs=0).fit(X)
+    assert seen[0].filename == __file__  # the line that calls fit, not one of ours
 
 
 def test_bfloat16_trains(method, easy):

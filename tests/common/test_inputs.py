@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics import adjusted_rand_score
+from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from tests.conftest import small
@@ -463,3 +467,163 @@ def test_rows_that_hardly_count_are_named(easy):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="The values of X span")
             model.fit(rows)
+
+
+def of_people(n=300):
+    """Two perfect clusters in age and bmi, and an income that knows nothing of them."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 2
+    return np.column_stack([rng.normal(40 + 30 * y, 2), rng.normal(20 + 10 * y, 1), rng.normal(50_000, 15_000, n)]), y
+
+
+def test_a_column_that_hides_the_others_is_named(tmp_path):
+    X, y = of_people()
+    model = small("AEKMeans", 2, encoder=None)
+    with pytest.warns(UserWarning, match=r"Column 2 of X has \d+ times .* median column.*StandardScaler") as seen:
+        model.fit(X)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__  # the line that calls fit, not one of ours
+    frame = pandas_frame(X, tmp_path).set_axis(["age", "bmi", "income"], axis=1)
+    with pytest.warns(UserWarning, match="Column 'income' of X"):
+        model.fit(frame)
+    for rows in (torch.tensor(X), Rows(torch.tensor(X), y), sp.csr_array(X), X[:, 1:]):
+        with pytest.warns(UserWarning, match=r"Column \d of X"):
+            model.fit(rows)
+    wide = np.hstack([X, np.random.default_rng(1).normal(size=(300, 200))])  # the incomes are 0.5 % of all values
+    with pytest.warns(UserWarning, match="Column 2 of X"):
+        model.fit(wide)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.partial_fit(wide)  # said once, by fit
+        model.fit(StandardScaler().fit_transform(X))
+    assert adjusted_rand_score(y, model.labels_) == 1
+
+
+@pytest.mark.parametrize("kind", ["pixels", "one-hot", "tf-idf", "counts", "tiny noise", "blobs", "images", "constant"])
+def test_columns_of_one_scale_are_not(kind):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(100 / np.arange(1, 1001) ** 1.1 * rng.gamma(2, 0.5, (400, 1)))
+    blobs = rng.normal(size=(400, 10)) + 5 * rng.integers(3, size=(400, 1))
+    rows = {
+        "pixels": lambda: load_digits().data,
+        "one-hot": lambda: np.eye(200)[rng.pareto(1, 2000).astype(int) % 200],
+        "tf-idf": lambda: TfidfTransformer().fit_transform(counts),
+        "counts": lambda: np.log1p(counts),
+        "tiny noise": lambda: np.hstack([blobs, 1e-6 * rng.normal(size=(400, 3))]),
+        "blobs": lambda: blobs,
+        "images": lambda: np.stack([blobs, 1000 * blobs], axis=1),
+        "constant": lambda: np.hstack([blobs[:, :1], np.full((400, 3), 7.0)]),
+    }[kind]()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Column")
+        small("AEKMeans", encoder=None).fit(rows)
+
+
+@pytest.mark.parametrize("params", [{"encoder": "conv"}, {"augment": "images"}, {"augment": "digits"}])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_with_their_channels_last_are_refused(params, channels):
+    X = np.random.default_rng(0).random((12, 9, 7, channels), dtype=np.float32)
+    model = small("TELL", 2, pretrain_epochs=1, max_epochs=1, batch_size=6)
+    for rows in (X, torch.tensor(X), Rows(torch.tensor(X), X)):
+        with pytest.raises(ValueError, match=rf"\(9, 7, {channels}\) .* channels last.*X.transpose\(0, 3, 1, 2\)"):
+            clone(model).set_params(**params).fit(rows)
+    fit = clone(model).set_params(**params).fit
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fit(X.transpose(0, 3, 1, 2))
+        model.fit(X)  # flattened: the order of the pixels says nothing
+        if "encoder" in params:
+            fit(X[:, :, :4, :1].repeat(4, axis=3))  # maps of features, 4 x 4
+
+
+LISTS = {
+    "arrays": list,
+    "tuple": tuple,
+    "numbers": lambda X: X.tolist(),
+    "tensors": lambda X: [torch.tensor(x) for x in X],
+    "one channel": lambda X: list(X[:, None]),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_images(images, kind):
+    X, _ = images
+    model = small("AEKMeans", 2, pretrain_epochs=1).fit(LISTS[kind](X))
+    assert model.module_.shape == (1, 9, 7)
+    assert np.array_equal(model.labels_, small("AEKMeans", 2, pretrain_epochs=1).fit(X).labels_)
+    assert np.array_equal(model.predict(LISTS[kind](X)), model.labels_)
+
+
+def test_lists_of_images_of_different_sizes(images):
+    X, _ = images
+    for rows in ([*X, X[0, 1:]], [torch.tensor(X[0]), torch.tensor(X[0, 1:])]):
+        with pytest.raises(ValueError, match=r"different shapes, such as \(8, 7\) and \(9, 7\). Resize"):
+            small("AEKMeans").fit(rows)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_columns_that_are_not_numbers_are_named(kind):
+    library = pytest.importorskip(kind)
+    columns = {"age": [1.0, 2.0, 3.0] * 3, "city": ["a", "b", "c"] * 3, "note": [None, "x", "y"] * 3}
+    model = small("AEKMeans", encoder=None)
+    with pytest.raises(
+        ValueError, match=r"Columns \['city', 'note'\] of X could not .*OneHotEncoder.*ColumnTransformer"
+    ):
+        model.fit(library.DataFrame(columns))
+    when = np.arange("2020-01-01", "2020-01-10", dtype="datetime64[D]").astype("datetime64[ms]")
+    for times in ({"when": when}, {"age": columns["age"], "when": when}):
+        with pytest.raises(ValueError, match=r"dates or times in column 'when'.*Drop them, or make numbers"):
+            model.fit(library.DataFrame(times))
+    with pytest.raises(ValueError, match="dates or times"):
+        model.fit(when[:, None])
+    with pytest.raises(ValueError, match=r"Input X contains NaN. The first is in row 1, column 'b'.*SimpleImputer"):
+        model.fit(library.DataFrame({"a": [1.0, 2.0, 3.0, None], "b": [1.0, None, 3.0, 4.0]}))
+
+
+def test_categories_of_pandas():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": np.arange(9.0), "kind": pd.Categorical([1, 2, 3] * 3)})
+    assert small("AEKMeans", encoder=None).fit(frame).n_features_in_ == 2
+    with pytest.raises(ValueError, match=r"Columns \['kind'\]"):
+        small("AEKMeans", encoder=None).fit(frame.assign(kind=pd.Categorical(["u", "v", "w"] * 3)))
+
+
+def test_where_the_first_gap_is(images):
+    X = with_value(np.nan)(np.zeros((5000, 4)))
+    model = small("AEKMeans", encoder=None)
+    for rows in (X, sp.csr_array(X), X[::-1].copy()):
+        row = 3 if np.isnan(rows[3, 2]) else 4996
+        with pytest.raises(ValueError, match=rf"contains NaN. The first is in row {row}, column 2") as caught:
+            model.fit(rows)
+        assert "HistGradient" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"contains infinity .*row 3, column 2.*clip"):
+        model.fit(with_value(np.inf)(np.zeros((9, 4))))
+    gap = images[0].astype("float32")
+    gap[7, 2, 2] = np.nan
+    with pytest.raises(ValueError, match=r"The first is in X\[7\]"):
+        model.fit(gap)
+
+
+def test_one_row_or_image_alone(images):
+    X, _ = images
+    color = np.random.default_rng(0).random((9, 3, 5, 6), dtype=np.float32)
+    flat, square, colored = (small("AEKMeans", 2, encoder=None).fit(x) for x in (X.reshape(60, -1), X, color))
+    for model, row, remedy in [
+        (square, X[0], r"X has 7 features, .* expecting 63 .* One image\? .* pass X\[None\]"),
+        (square, torch.tensor(X[0]), r"pass X\[None\]"),
+        (square, X[0].ravel(), r"One row\? .* pass X.reshape\(1, 1, 9, 7\)"),
+        (flat, X[0], r"One image\? .* pass X.reshape\(1, -1\)"),
+        (flat, X[0].ravel(), r"Reshape your data: pass X.reshape\(1, -1\)"),
+        (flat, X[0].ravel().tolist(), r"pass X.reshape\(1, -1\)"),
+        (flat, torch.tensor(X[0].ravel()), r"pass X.reshape\(1, -1\)"),
+        (colored, color[0], r"pass X\[None\]"),
+    ]:
+        with pytest.raises(ValueError, match=remedy):
+            model.predict(row)
+    assert square.predict(X[0][None]).shape == flat.predict(X[0].reshape(1, -1)).shape == (1,)
+
+
+def test_paths_are_not_rows():
+    for path, reader in (("a.csv", "pandas.read_csv"), ("a.TSV", "pandas.read_csv"), ("a.npy", "open_rows")):
+        with pytest.raises(TypeError, match=reader):
+            small("AEKMeans").fit(path)

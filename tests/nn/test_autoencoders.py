@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from neuralclust.nn import ClusterModule, ConvAutoencoder, MLPAutoencoder, PoolConvAutoencoder, TELLLayer
+from neuralclust.nn import Autoencoder, ClusterModule, ConvAutoencoder, MLPAutoencoder, PoolConvAutoencoder, TELLLayer
 from neuralclust.nn.autoencoders import Features, adapt_encoder
 
 
@@ -64,6 +64,15 @@ def test_images_too_small():
         ConvAutoencoder((1, 3, 9))
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_sizes_are_positive(size):
+    for make in (MLPAutoencoder, ConvAutoencoder, PoolConvAutoencoder):
+        with pytest.raises(ValueError, match=f"embed_dim={size} must be a positive whole number"):
+            make((1, 8, 8), size)
+    with pytest.raises(ValueError, match=f"width={size} must be a positive whole number"):
+        MLPAutoencoder((6,), 2, hidden_layer_sizes=(5, size))
+
+
 def test_dropout_is_where_it_is_asked_for():
     net = MLPAutoencoder((6,), 2, hidden_layer_sizes=(5, 4), dropout=0.2, input_dropout=0.3)
     rates = [m.p for m in net.encoder if isinstance(m, nn.Dropout)]
@@ -97,6 +106,22 @@ def test_own_encoder_gets_a_decoder_and_is_copied():
     assert net(torch.rand(2, 1, 6, 6)).shape == (2, 1, 6, 6)
     assert net.encoder is not encoder
     assert net.encoder.training
+
+
+@pytest.mark.parametrize(
+    ("decoder", "embed_dim", "message"),
+    [
+        (nn.Linear(3, 4), 3, r"decoded \(2, 3\) codes to \(2, 4\).*rows of shape \(5,\)"),
+        (nn.Linear(3, 1), 3, r"decoded \(2, 3\) codes to \(2, 1\)"),  # would train, by broadcasting
+        (nn.Linear(4, 5), 3, r"failed to decode codes of shape \(2, 3\)"),
+        (nn.Linear(3, 5), 4, r"codes of length 3, but has embed_dim=4"),
+    ],
+)
+def test_own_autoencoder_is_tried_before_it_is_trained(decoder, embed_dim, message):
+    with pytest.raises(ValueError, match=message):
+        adapt_encoder(Autoencoder(nn.Linear(5, 3), decoder, embed_dim=embed_dim), (5,), ())
+    net = adapt_encoder(Autoencoder(nn.Linear(5, 3), nn.Linear(3, 5), embed_dim=3), (5,), ())
+    assert net.training
 
 
 def test_module_scales_and_restores():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from neuralclust.methods.tell import released_loss
-from neuralclust.nn import CentroidLayer, KMeansNetLayer, TELLLayer
+from neuralclust.nn import BalancedTarget, CentroidLayer, ClassifierLayer, InvarianceLayer, KMeansNetLayer, TELLLayer
 
 
 def codes(n=12, p=4, seed=0, dtype=torch.float64):
@@ -216,3 +216,20 @@ def test_layers_plug_into_any_network():
         layer.normalize_()
     assert float(layer.loss(encoder(x))) < 0.2 * first
     assert layer(encoder(x)).shape == (64, 2)
+
+
+# -- sizes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [CentroidLayer, KMeansNetLayer, TELLLayer, InvarianceLayer, ClassifierLayer])
+def test_layers_check_and_show_their_sizes(layer):
+    for sizes in ((0, 3), (4, 0), (4, -1), (4, 2.5), (4, "3"), (None, 3)):
+        with pytest.raises(ValueError, match=r"(embed_dim|n_clusters)=.* must be a positive whole number"):
+            layer(*sizes)
+    assert "embed_dim=4, n_clusters=3" in repr(layer(4, 3))
+    assert "embed_dim=4, n_clusters=3" in repr(layer(np.int64(4), np.int64(3)))
+
+
+def test_a_balanced_target_needs_clusters():
+    with pytest.raises(ValueError, match="n_clusters=0 must be a positive whole number"):
+        BalancedTarget(0)

@@ -6,17 +6,16 @@ paper trains W and b freely, which has no lower bound; the default ties b to W, 
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from neuralclust._warn import warn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.functional import reconstruction_loss
@@ -276,9 +275,7 @@ class KMeansNet(NeuralClusterer):
         super()._check_clusters()
         longest = float(np.linalg.norm(self.cluster_centers_, axis=1).max())
         if longest > 1.01:  # float32 and the paper's own bound, |W_j| <= 2 alpha
-            warnings.warn(
+            warn(
                 f"k-meansNet diverged: the longest centre has length {longest:.3g}, where unit-length codes allow "
-                f"at most 1. The published loss has no lower bound; use variant='repaired'.",
-                ConvergenceWarning,
-                stacklevel=2,
+                f"at most 1. The published loss has no lower bound; use variant='repaired'."
             )

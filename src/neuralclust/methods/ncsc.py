@@ -7,7 +7,6 @@ is sure of become positives for the classifier, pairs that it is sure to be unre
 from __future__ import annotations
 
 import math
-import warnings
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,11 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
+from neuralclust._warn import warn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
@@ -477,13 +476,11 @@ class NCSC(NeuralClusterer):
         if "balance" in rows[-1]:
             low = [row["balance"] < _COLLAPSING * rows[0]["balance"] for row in rows]
             if low[-1] and not any(low[:-1]):
-                warnings.warn(
+                warn(
                     f"Clusters are merging: in epoch {len(rows) - 1} they are as "
                     f"{self.n_clusters * rows[-1]['balance']:.1f} clusters of equal size, after "
                     f"{self.n_clusters * rows[0]['balance']:.1f} at the start. "
-                    f"variant='repaired', a larger balance_weight or a smaller clustering_weight keeps them apart.",
-                    ConvergenceWarning,
-                    stacklevel=2,
+                    f"variant='repaired', a larger balance_weight or a smaller clustering_weight keeps them apart."
                 )
         return super()._stop(rows, recipe)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -120,6 +121,7 @@ class MLPAutoencoder(Autoencoder):
         output_activation: str = "sigmoid",
         normalize: bool = False,
     ):
+        require_sizes(embed_dim=embed_dim)
         sizes = [math.prod(shape), *hidden_layer_sizes, embed_dim]
         first = [nn.Dropout(input_dropout)] * (input_dropout > 0)
         encoder = [nn.Flatten(), *first, *dense(sizes, dropout), ACTIVATIONS[code_activation]()]
@@ -129,6 +131,8 @@ class MLPAutoencoder(Autoencoder):
 
 def dense(sizes: Sequence[int], dropout: float) -> list[nn.Module]:
     """Linear layers with ReLU and, if asked, dropout between them."""
+    for size in sizes:
+        require_sizes(width=size)
     layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
     for n_in, n_out in pairwise(sizes[1:]):
         layers += [nn.ReLU()] + [nn.Dropout(dropout)] * (dropout > 0) + [nn.Linear(n_in, n_out)]
@@ -163,6 +167,7 @@ class ConvAutoencoder(Autoencoder):
     """
 
     def __init__(self, shape: Sequence[int], embed_dim: int = 10, *, normalize: bool = False):
+        require_sizes(embed_dim=embed_dim)
         channels, *full = image_shape(shape)
         half = [math.ceil(s / 2) for s in full]
         small = [math.ceil(s / 2) for s in half]
@@ -231,6 +236,7 @@ class PoolConvAutoencoder(Autoencoder):
         output_activation: str = "sigmoid",
         normalize: bool = False,
     ):
+        require_sizes(embed_dim=embed_dim)
         channels, *full = image_shape(shape)
         half = [s // 2 for s in full]
         small = [s // 2 for s in half]
@@ -252,7 +258,24 @@ class PoolConvAutoencoder(Autoencoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def require_sizes(**sizes: Any) -> None:
+    """ValueError for a size that is not a positive whole number."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name}={size!r} must be a positive whole number, such as 10.")
+
+
+def refuse_channels_last(shape: Sequence[int]) -> None:
+    """ValueError for images that would be read as many channels of a few columns of pixels."""
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4:
+        raise ValueError(
+            f"Rows of shape {tuple(shape)} look like images with the channels last; (channels, height, width) is "
+            f"needed. Pass X.transpose(0, 3, 1, 2), or X.permute(0, 3, 1, 2) of a tensor."
+        )
+
+
 def image_shape(shape: Sequence[int]) -> Sequence[int]:
+    refuse_channels_last(shape)
     if len(shape) != 3 or min(shape[1:]) < 4:
         raise ValueError(
             f"A convolutional encoder needs images (n, height, width) or (n, channels, height, width) of at "
@@ -310,7 +333,31 @@ def adapt_encoder(encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: 
             f"must return a tensor of codes (b, embed_dim). Flatten its output or add a last linear layer."
         )
     if isinstance(encoder, Autoencoder):
+        _check_decoder(encoder, probe, z)
         return encoder
     embed_dim = z.shape[1]
     decoder = MLPAutoencoder(shape, embed_dim, hidden_layer_sizes=hidden_layer_sizes).decoder
     return Autoencoder(encoder, decoder, embed_dim=embed_dim)
+
+
+@torch.no_grad()
+def _check_decoder(net: Autoencoder, probe: Tensor, z: Tensor) -> None:
+    """That codes are as long as ``embed_dim`` says, and are decoded to rows of the shape that was encoded."""
+    if z.shape[1] != net.embed_dim:
+        raise ValueError(
+            f"encoder={type(net).__name__} returned codes of length {z.shape[1]}, but has embed_dim={net.embed_dim}. "
+            f"Make it with embed_dim={z.shape[1]}, or change the last layer of its encoder."
+        )
+    mode = net.training
+    net.eval()
+    needed = f"Its decoder must map codes (b, {net.embed_dim}) back to rows of shape {tuple(probe.shape[1:])}."
+    try:
+        x = net.decode(z)
+    except Exception as error:
+        raise ValueError(
+            f"encoder={type(net).__name__} failed to decode codes of shape {tuple(z.shape)} ({error}). {needed}"
+        ) from error
+    if not (isinstance(x, Tensor) and x.shape == probe.shape):
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"encoder={type(net).__name__} decoded {tuple(z.shape)} codes to {got}. {needed}")
+    net.train(mode)

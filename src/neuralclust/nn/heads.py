@@ -17,11 +17,19 @@ from torch import Tensor, nn
 
 from neuralclust.functional.assignment import hard_assignment
 from neuralclust.functional.distance import squared_euclidean
+from neuralclust.nn.autoencoders import require_sizes
 from neuralclust.nn.targets import BalancedTarget
 
 
 class Centroids(nn.Module):
     """What a cluster layer with centres can do beside its loss.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Length of a code.
+    n_clusters : int
+        Number of centres.
 
     Attributes
     ----------
@@ -31,6 +39,14 @@ class Centroids(nn.Module):
 
     centers: Tensor
     unit_norm = False
+
+    def __init__(self, embed_dim: int, n_clusters: int):
+        super().__init__()
+        require_sizes(embed_dim=embed_dim, n_clusters=n_clusters)
+
+    def extra_repr(self) -> str:
+        n_clusters, embed_dim = self.centers.shape
+        return f"embed_dim={embed_dim}, n_clusters={n_clusters}"
 
     def predict(self, z: Tensor) -> Tensor:
         """Cluster of every code ``(b,)``."""
@@ -102,7 +118,7 @@ class CentroidLayer(Centroids):
     counts: Tensor
 
     def __init__(self, embed_dim: int, n_clusters: int):
-        super().__init__()
+        super().__init__(embed_dim, n_clusters)
         self.register_buffer("centers", torch.zeros(n_clusters, embed_dim))
         self.register_buffer("counts", torch.zeros(n_clusters))
 
@@ -212,7 +228,7 @@ class KMeansNetLayer(Centroids):
         coupled: bool = False,
         balanced: bool = False,
     ):
-        super().__init__()
+        super().__init__(embed_dim, n_clusters)
         self.alpha = alpha
         self.assignment = assignment
         self.coupled = coupled
@@ -337,7 +353,7 @@ class TELLLayer(Centroids):
         temperature: float = 0.2,
         balanced: bool = False,
     ):
-        super().__init__()
+        super().__init__(embed_dim, n_clusters)
         self.alpha = alpha
         self.temperature = temperature
         self.target = BalancedTarget(n_clusters) if balanced else None

@@ -90,7 +90,7 @@ class InvarianceLayer(Centroids):
         predict_from: str = "P1",
         eps: float = 1e-7,
     ):
-        super().__init__()
+        super().__init__(embed_dim, n_clusters)
         if predict_from not in ("P1", "P2"):
             raise ValueError(f"predict_from={predict_from!r} must be 'P1' or 'P2'.")
         self.metrics = tuple(metrics)

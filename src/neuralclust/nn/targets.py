@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuralclust.functional.assignment import sharpen
+from neuralclust.nn.autoencoders import require_sizes
 
 _MEMORY = 0.05  # share of a batch in the running frequencies
 _EQUAL = 2.0  # clusters within this factor of the mean size count as equally large
@@ -51,6 +52,7 @@ class BalancedTarget(nn.Module):
 
     def __init__(self, n_clusters: int):
         super().__init__()
+        require_sizes(n_clusters=n_clusters)
         self.register_buffer("frequency", torch.full((n_clusters,), 1 / n_clusters))
         self.register_buffer("share", torch.ones(n_clusters))
 
