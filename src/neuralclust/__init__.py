@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = version("neuralclust")
 
 if TYPE_CHECKING:
-    from neuralclust import callbacks, datasets, functional, metrics, nn, registry, scoring, subspace
+    from neuralclust import augment, callbacks, datasets, functional, metrics, nn, plots, registry, scoring, subspace
     from neuralclust.checkpoint import Checkpoint
     from neuralclust.classical.fuzzy import FuzzyCMeans
     from neuralclust.classical.landmarks import LandmarkSpectralClustering
@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from neuralclust.outofcore import open_rows
     from neuralclust.subspace import SubspaceClustering
 
-_MODULES = ("callbacks", "datasets", "functional", "metrics", "nn", "registry", "scoring", "subspace")
+_MODULES = (
+    "augment",
+    "callbacks",
+    "datasets",
+    "functional",
+    "metrics",
+    "nn",
+    "plots",
+    "registry",
+    "scoring",
+    "subspace",
+)
 _OBJECTS = {
     "AEKMeans": "neuralclust.methods.aekmeans",
     "Checkpoint": "neuralclust.checkpoint",
@@ -65,6 +76,7 @@ __all__ = [
     "SubspaceClustering",
     "WeightedLinkage",
     "ZetaClustering",
+    "augment",
     "callbacks",
     "datasets",
     "functional",
@@ -72,6 +84,7 @@ __all__ = [
     "metrics",
     "nn",
     "open_rows",
+    "plots",
     "registry",
     "scoring",
     "subspace",
