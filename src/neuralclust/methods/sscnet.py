@@ -141,7 +141,7 @@ class SSCNet(NeuralClusterer):
     since the paper does not say how.
 
     Rows whose mean has more than three quarters of their energy, such as photographs, all point one way, and so would
-    their codes: networks, which unlike dictionaries need no origin, get them without their mean (ORL 60 % instead of
+    their codes: networks, which unlike dictionaries need no origin, get them without their mean (ORL 59 % instead of
     36). On a black background the mean stays: what is 0 there is worth keeping.
 
     The eigenvectors are as many as give the smallest balanced cut, between one and two per cluster: with one per
