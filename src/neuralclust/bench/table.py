@@ -196,11 +196,15 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] 
     blocks += [Heading(2, "Figures"), *shown] if shown else []
     blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
     wanting = [g for g in scored if len(g.rows) < g.planned and not g.setting.startswith("codes of")]
-    missing = [[g.run.task, g.seeds, g.reason] for g in wanting]
+    missing: dict[tuple[str, ...], list[str]] = {}
+    for g in wanting:
+        of = " / ".join(part for part in (g.run.name, g.run.arguments["data"]) if part)
+        what = ", ".join(part for part in (g.method, g.setting) if part)
+        missing.setdefault((of, g.seeds.removesuffix("†"), g.reason), []).append(what)
     blocks += [
         Heading(2, "What is missing"),
-        f"{sum(g.planned - len(g.rows) for g in wanting)} runs of {len(missing)} tasks.",
-        Grid(["task", "seeds", "why"], missing),
+        f"{sum(g.planned - len(g.rows) for g in wanting)} runs of {len(wanting)} tasks.",
+        Grid(["tasks", "seeds", "why", "what"], [[*key, "; ".join(whats)] for key, whats in missing.items()]),
     ]
     return blocks
 
