@@ -439,13 +439,7 @@ def sweeps(scored: list[Group]) -> list[Block]:
         if not members:
             continue
         lines = [
-            [
-                g.run.arguments["data"],
-                g.method,
-                g.setting,
-                str(len(g.rows)),
-                *(cell(r[s] for r in g.rows) for s in SCORES),
-            ]
+            [g.run.arguments["data"], g.method, g.setting, g.seeds, *(cell(r[s] for r in g.rows) for s in SCORES)]
             for g in members
         ]
         blocks += [Heading(3, name), Grid(["data", "method", "setting", "seeds", "ACC", "NMI", "ARI"], lines)]
