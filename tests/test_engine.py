@@ -17,6 +17,7 @@ from neuralclust.kmeans import initial_centers, split_clusters
 from neuralclust.nn import CentroidLayer, ClusterModule, ConvAutoencoder, MLPAutoencoder
 from neuralclust.runtime import draw_seeds, resolve_precision, seeded
 from neuralclust.training import Trainer, Update, make_optimizer, map_rows
+from tests.conftest import small
 
 SRC = Path(neuralclust.__file__).parent
 
@@ -302,3 +303,20 @@ def test_the_example_of_a_network_of_ones_own():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.main(epochs=3) > 0.5
+
+
+@pytest.mark.parametrize(("method", "usual"), [("TELL", 0.1), ("KMeansNet", 0.1), ("DCSAI", 0.02)])
+def test_rows_of_small_variance_have_a_small_clustering_weight(easy, method, usual):
+    """Else it outweighs all there is to reconstruct, and the codes collapse."""
+    X = easy[0] / (easy[0].max() - easy[0].min())
+    plain = small(method, max_epochs=0).fit(X)
+    variance = X.var(axis=0).mean()
+    assert variance > 0.02
+    assert float(plain._clustering_weight(plain.module_)) == pytest.approx(usual)
+    wide = np.vstack([X, np.full((1, X.shape[1]), 10.0), np.full((1, X.shape[1]), -10.0)])  # the range is 20
+    model = small(method, max_epochs=0).fit(wide)
+    assert float(model.module_.variance) == pytest.approx((wide / 20).var(axis=0).mean())
+    expected = usual * float(model.module_.variance) / 0.02
+    assert expected < usual / 2
+    assert float(model._clustering_weight(model.module_)) == pytest.approx(expected)
+    assert model.set_params(clustering_weight=0.3)._clustering_weight(model.module_) == 0.3

@@ -317,15 +317,23 @@ def value_range(source: Source, peers: Peers) -> tuple[float, float]:
     return low, high
 
 
-def warn_of_scale(source: Source, low: float, high: float, names: Sequence[str] | None = None) -> None:
-    """Say so if a few columns of a table, or a few values, are so large that all others hardly count beside them."""
+def sample_rows(source: Source) -> np.ndarray:
+    """At most a thousand rows from all over the data, in float64: the same in every process."""
     most_rows = min(len(source), _SAMPLE_ROWS, max(1, CHUNK_BYTES // (8 * math.prod(source.shape))))
     rows = torch.linspace(0, len(source) - 1, most_rows, dtype=torch.float64).long()
     ((_, x),) = source.batches([rows])
-    values = x.double().cpu().numpy()
-    if len(source.shape) == 1 and low < high and _columns_hide(values, low, high, names):
-        return
-    _values_crowd(values.ravel(), low, high)
+    return x.double().cpu().numpy()
+
+
+def variance_in(low: float, high: float, rows: np.ndarray) -> float:
+    """Mean variance of the columns, with the range as the unit."""
+    return float(((rows - low) / (high - low)).var(axis=0).mean()) if low < high else 0.0
+
+
+def warn_of_scale(rows: np.ndarray, low: float, high: float, names: Sequence[str] | None = None) -> None:
+    """Say so if a few columns of a table, or a few values, are so large that all others hardly count beside them."""
+    if not (rows.ndim == 2 and low < high and _columns_hide(rows, low, high, names)):
+        _values_crowd(rows.ravel(), low, high)
 
 
 def _columns_hide(x: np.ndarray, low: float, high: float, names: Sequence[str] | None) -> bool:

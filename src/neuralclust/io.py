@@ -193,7 +193,7 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     if not isinstance(estimator.encoder, nn.Module):
         module = module.to_empty(device="cpu")
     module.load_state_dict(tensors)
-    _require(float(module.scale) > 0, "'scale'")
+    _require(float(module.scale) > 0 and float(module.variance) >= 0, "'scale' or 'variance'")
     estimator.module_ = module.eval()
     estimator.labels_ = labels.numpy()
     estimator.history_ = history

@@ -80,8 +80,9 @@ class DCSAI(NeuralClusterer):
     noise : float, default=None
         Share of the inputs set to zero while pretraining. None: 0 (repaired), 0.3 (paper).
     clustering_weight, reconstruction_weight : float, default=None
-        Weights of the disagreement of a row and of the mean squared error of a pixel. None: 0.02 and 1 (repaired),
-        1 and 0 (paper, which drops the decoder).
+        Weights of the disagreement of a row and of the mean squared error of a pixel. None: 0.02 and 1 (repaired;
+        less than 0.02 where the scaled columns have a mean variance below 0.02, as those of texts and embeddings, in
+        proportion to it), 1 and 0 (paper, which drops the decoder).
     predict_from : {"P1", "P2"}, default="P1"
         The assignment that gives labels and probabilities; of several metrics, P2 is that of the first.
     eps : float, default=1e-7
@@ -283,7 +284,7 @@ class DCSAI(NeuralClusterer):
 
     def _terms(self, module: ClusterModule, x: Tensor, z: Tensor, codes: list[Tensor]) -> Terms:
         clu = module.head.loss(*codes)
-        loss = self._value("clustering_weight") * clu
+        loss = self._clustering_weight(module) * clu
         weight = self._value("reconstruction_weight")
         if weight == 0:
             return {"loss": loss, "clu": clu}

@@ -27,7 +27,7 @@ from neuralclust.schedules import joint_rate
 from neuralclust.training import Terms, Update, cosine_rate, make_optimizer, trainable
 
 
-def released_loss(layer: TELLLayer, z: Tensor, weight: float = 0.01) -> Tensor:
+def released_loss(layer: TELLLayer, z: Tensor, weight: float | Tensor = 0.01) -> Tensor:
     """L_clu as the authors' code computes it: a mean over all b x k entries of ``2 alpha - delta_ij s_ij``.
 
     It equals ``2 weight - (2 weight / k) mean_i cos(z_i, c_i)``: of the k entries of a row only one counts. The
@@ -91,7 +91,9 @@ class TELL(NeuralClusterer):
         learn from every batch. None: "never" with balanced targets, "epoch" with hard ones.
     clustering_weight : float, default=None
         Weight of the clustering loss beside the mean squared error of a pixel. None: 0.1 with balanced targets, 0.02
-        per row and assigned centre with hard ones, 0.01 over all b x k entries as in the authors' code (paper).
+        per row and assigned centre with hard ones, 0.01 over all b x k entries as in the authors' code (paper);
+        repaired: less where the scaled columns have a mean variance below 0.02, as those of texts and embeddings, in
+        proportion to it, or the reconstruction would hardly count and the codes collapse.
     center_step : float, default=0.1
         Length of a centre's step, as a share of the centre's own length; repaired: of the first step.
     normalize_gradient : bool, default=True
@@ -275,7 +277,7 @@ class TELL(NeuralClusterer):
         """Eq. 15; with ``centers_only`` the clustering loss does not reach the encoder."""
         x, z, codes = self._encode_views(module, x)
         codes = [each.detach() for each in codes] if centers_only else codes
-        weight = self._value("clustering_weight")
+        weight = self._clustering_weight(module)
         rec = reconstruction_loss(x, module.decode(z))  # Eq. 14, as a mean
         clu = module.head.loss(*codes)
         pull = weight * clu if self.variant == "repaired" else released_loss(module.head, codes[-1], weight)

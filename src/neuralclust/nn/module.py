@@ -31,12 +31,15 @@ class ClusterModule(nn.Module):
     ----------
     shift, scale : Tensor of shape (), or shift of the shape of a row
         ``prepare`` maps x to ``(x - shift) * scale``; float64, so that an offset far from zero costs no digits.
+    variance : Tensor of shape ()
+        Mean variance of the scaled columns.
     """
 
     autoencoder: Autoencoder
     head: Any  # a layer of heads.py, or anything that has what these have
     shift: Tensor
     scale: Tensor
+    variance: Tensor
 
     def __init__(self, autoencoder: Autoencoder, head: nn.Module, shape: tuple[int, ...]):
         super().__init__()
@@ -46,10 +49,12 @@ class ClusterModule(nn.Module):
         self.shape = tuple(shape)
         self.register_buffer("shift", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
-    def set_range_(self, low: float, high: float) -> None:
+    def set_range_(self, low: float, high: float, variance: float = 1.0) -> None:
         """Scale so that ``low`` becomes 0 and ``high`` 1 (a constant data set is only shifted)."""
         self.shift.fill_(low)
+        self.variance.fill_(variance)
         spread = high - low
         self.scale.fill_(1.0 / spread if spread > _SMALLEST else 1.0)
 
