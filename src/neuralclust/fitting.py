@@ -52,7 +52,7 @@ from neuralclust.training import (
 )
 
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
-_VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
+VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 
 
@@ -141,7 +141,7 @@ class FitProcedure(BaseEstimator):
         usual = self._value("clustering_weight")
         if self.variant == "paper" or getattr(self, "clustering_weight", None) is not None:
             return usual
-        return usual * (module.variance / _VARIED).clamp(max=1.0).float()
+        return usual * (module.variance / VARIED).clamp(max=1.0).float()
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
         """For a stream: what moves the centres alone, on the codes as they are."""

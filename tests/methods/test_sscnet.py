@@ -193,3 +193,14 @@ def test_rows_that_all_point_one_way_lose_their_mean(easy, tmp_path):
     for kept in (small("SSCNet", encoder="linear"), small("SSCNet", encoder=None), small("SSCNet", variant="paper")):
         assert kept.set_params(max_epochs=0).fit(X).module_.shift.shape == ()
     assert small("SSCNet").fit(easy[0] - easy[0].mean(axis=0)).module_.shift.shape == ()
+
+
+def test_rows_of_small_variance_pay_less_for_their_codes(easy):
+    X = np.vstack([easy[0], np.full((1, easy[0].shape[1]), 100.0)])  # one row takes up the range
+    model = small("SSCNet", max_epochs=0, pretrain_epochs=0).fit(X)
+    x = model.module_.prepare(torch.from_numpy(X))
+    assert float(model.module_.variance) < 0.005
+    with torch.no_grad():
+        terms = model._coding(model.module_, x)[1]
+    expected = 0.5 * (float(model.module_.variance) / 0.02) ** 0.5
+    assert float((terms["loss"] - terms["rec"]) / terms["sparse"]) == pytest.approx(expected, rel=1e-3)

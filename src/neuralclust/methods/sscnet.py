@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE
+from neuralclust.fitting import TILE, VARIED
 from neuralclust.functional import adaptive_weights, knn_graph, laplacian, squared_euclidean
 from neuralclust.functional.graph import multiply
 from neuralclust.kmeans import finite_codes, fit_kmeans
@@ -88,7 +88,8 @@ class SSCNet(NeuralClusterer):
     n_layers : int, default=4
         Eigenvector layers.
     sparsity : float, default=None
-        lambda, the weight of ``|Z|_1``. None: 0.5 (repaired, where both terms are means), 0.15 (paper).
+        lambda, the weight of ``|Z|_1``. None: 0.5 (repaired, where both terms are means; less where the scaled columns
+        have a mean variance below 0.02, in proportion to its root), 0.15 (paper).
     eigen_weight, clustering_weight : float, default=0.15
         c_1 and c_2: weights of ``tr(Y^T L Y)`` and of the classifier's cross-entropy.
     augment : {"digits", "images", "table"}, callable or None, default=None
@@ -367,7 +368,10 @@ class SSCNet(NeuralClusterer):
             norms = adaptive_weights(norms.detach()) * norms
         rec = norms.mean() / x[0].numel() ** 0.5
         sparse = z.abs().mean()
-        return z, {"loss": rec + self._value("sparsity") * sparse, "rec": rec, "sparse": sparse}
+        weight = self._value("sparsity")
+        if self.sparsity is None:  # of rows that hardly vary the residual is less, and no code would be worth its price
+            weight = weight * (module.variance / VARIED).clamp(max=1.0).sqrt().float()
+        return z, {"loss": rec + weight * sparse, "rec": rec, "sparse": sparse}
 
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         return self._coding(module, self._view(module, x, "pretrain"))[1]
