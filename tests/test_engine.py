@@ -312,11 +312,11 @@ def test_rows_of_small_variance_have_a_small_clustering_weight(easy, method, usu
     plain = small(method, max_epochs=0).fit(X)
     variance = X.var(axis=0).mean()
     assert variance > 0.02
-    assert float(plain._clustering_weight(plain.module_)) == pytest.approx(usual)
+    assert float(plain._weight("clustering_weight", plain.module_)) == pytest.approx(usual)
     wide = np.vstack([X, np.full((1, X.shape[1]), 10.0), np.full((1, X.shape[1]), -10.0)])  # the range is 20
     model = small(method, max_epochs=0).fit(wide)
     assert float(model.module_.variance) == pytest.approx((wide / 20).var(axis=0).mean())
     expected = usual * float(model.module_.variance) / 0.02
     assert expected < usual / 2
-    assert float(model._clustering_weight(model.module_)) == pytest.approx(expected)
-    assert model.set_params(clustering_weight=0.3)._clustering_weight(model.module_) == 0.3
+    assert float(model._weight("clustering_weight", model.module_)) == pytest.approx(expected)
+    assert model.set_params(clustering_weight=0.3)._weight("clustering_weight", model.module_) == 0.3

@@ -325,11 +325,6 @@ def sample_rows(source: Source) -> np.ndarray:
     return x.double().cpu().numpy()
 
 
-def variance_in(low: float, high: float, rows: np.ndarray) -> float:
-    """Mean variance of the columns, with the range as the unit."""
-    return float(((rows - low) / (high - low)).var(axis=0).mean()) if low < high else 0.0
-
-
 def warn_of_scale(rows: np.ndarray, low: float, high: float, names: Sequence[str] | None = None) -> None:
     """Say so if a few columns of a table, or a few values, are so large that all others hardly count beside them."""
     if not (rows.ndim == 2 and low < high and _columns_hide(rows, low, high, names)):

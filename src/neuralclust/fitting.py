@@ -21,16 +21,7 @@ from neuralclust._warn import warn
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
-from neuralclust.data import (
-    Rows,
-    Source,
-    consecutive,
-    part_of,
-    sample_rows,
-    value_range,
-    variance_in,
-    warn_of_scale,
-)
+from neuralclust.data import Rows, Source, consecutive, part_of, sample_rows, value_range, warn_of_scale
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import finite_codes, initial_centers, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
@@ -52,7 +43,7 @@ from neuralclust.training import (
 )
 
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
-VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
+_VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 
 
@@ -136,12 +127,12 @@ class FitProcedure(BaseEstimator):
         clu = module.head.loss(z)
         return {"loss": clu, "clu": clu}
 
-    def _clustering_weight(self, module: ClusterModule) -> float | Tensor:
+    def _weight(self, name: str, module: ClusterModule, power: float = 1.0) -> float | Tensor:
         """As given, or the usual one: less for rows that vary so little that all of their reconstruction is less."""
-        usual = self._value("clustering_weight")
-        if self.variant == "paper" or getattr(self, "clustering_weight", None) is not None:
+        usual = self._value(name)
+        if self.variant == "paper" or getattr(self, name) is not None:
             return usual
-        return usual * (module.variance / VARIED).clamp(max=1.0).float()
+        return usual * (module.variance / _VARIED).clamp(max=1.0).pow(power).float()
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Any:
         """For a stream: what moves the centres alone, on the codes as they are."""
@@ -196,7 +187,7 @@ class FitProcedure(BaseEstimator):
             with seeded(seed, device) as generator:
                 module = self._build(source.shape, recipe)
                 self._check_views(module)
-                module.set_range_(low, high, variance_in(low, high, rows))
+                module.set_range_(low, high, rows)
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
                 peers.equalize_(module)

@@ -183,7 +183,7 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     else:
         with torch.device("meta"):  # shapes only: a hostile size cannot fill the memory before it is compared
             module = estimator._build(shape, recipe)
-    if tensors["shift"].ndim:
+    if tensors["shift"].shape == shape:  # a row, in place of one number
         module.center_(tensors["shift"])
     expected = {name: (tuple(v.shape), v.dtype) for name, v in module.state_dict().items()}
     found = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}

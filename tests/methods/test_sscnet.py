@@ -204,3 +204,11 @@ def test_rows_of_small_variance_pay_less_for_their_codes(easy):
         terms = model._coding(model.module_, x)[1]
     expected = 0.5 * (float(model.module_.variance) / 0.02) ** 0.5
     assert float((terms["loss"] - terms["rec"]) / terms["sparse"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_saved_mean_of_another_shape_is_refused(easy, tmp_path):
+    model = small("SSCNet", max_epochs=0).fit(easy[0] + 10 * np.abs(easy[0]).max())
+    model.module_.center_(model.module_.shift[:3])
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="first 'shift'"):
+        load(tmp_path / "model")

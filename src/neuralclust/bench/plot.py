@@ -92,6 +92,7 @@ def curves(members: list[Group]) -> Figure | None:
     members = [g for g in members if "curve" in g.rows[0]]
     if not members:
         return None
+    lowest = min(100 * p[s] for g in members for p in g.rows[0]["curve"] if p["stage"] == "fit" for s in ("acc", "nmi"))
     columns = min(3, len(members))
     lines = -(-len(members) // columns)
     figure = _figure(3.4 * columns + 0.4, 2.8 * lines)
@@ -105,7 +106,7 @@ def curves(members: list[Group]) -> Figure | None:
         panel.plot(epochs, [100 * p["nmi"] for p in points], color=COLORS[1], label="NMI")
         panel.set_title(g.method)
         panel.set_xlabel("epoch")
-        panel.set_ylim(60, 100)
+        panel.set_ylim(10 * (lowest // 10), 100)
         _open_frame(panel)
         loss = panel.twinx()
         loss.plot(epochs, [p["loss"] for p in points], ":", color=COLORS[3])

@@ -284,7 +284,7 @@ class DCSAI(NeuralClusterer):
 
     def _terms(self, module: ClusterModule, x: Tensor, z: Tensor, codes: list[Tensor]) -> Terms:
         clu = module.head.loss(*codes)
-        loss = self._clustering_weight(module) * clu
+        loss = self._weight("clustering_weight", module) * clu
         weight = self._value("reconstruction_weight")
         if weight == 0:
             return {"loss": loss, "clu": clu}

@@ -245,7 +245,7 @@ class KMeansNet(NeuralClusterer):
         x, z, codes = self._encode_views(module, x)
         rec = reconstruction_loss(x, module.decode(z))
         clu = module.head.loss(*codes)
-        return {"loss": rec + self._clustering_weight(module) * clu, "rec": rec, "clu": clu}
+        return {"loss": rec + self._weight("clustering_weight", module) * clu, "rec": rec, "clu": clu}
 
     def _layer_optimizer(self, module: ClusterModule, recipe: SimpleNamespace) -> torch.optim.Optimizer:
         """Of W and b. The repaired variant counts steps in units of the centres, so that ``alpha`` cancels.

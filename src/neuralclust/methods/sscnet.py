@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE, VARIED
+from neuralclust.fitting import TILE
 from neuralclust.functional import adaptive_weights, knn_graph, laplacian, squared_euclidean
 from neuralclust.functional.graph import multiply
 from neuralclust.kmeans import finite_codes, fit_kmeans
@@ -368,9 +368,7 @@ class SSCNet(NeuralClusterer):
             norms = adaptive_weights(norms.detach()) * norms
         rec = norms.mean() / x[0].numel() ** 0.5
         sparse = z.abs().mean()
-        weight = self._value("sparsity")
-        if self.sparsity is None:  # of rows that hardly vary the residual is less, and no code would be worth its price
-            weight = weight * (module.variance / VARIED).clamp(max=1.0).sqrt().float()
+        weight = self._weight("sparsity", module, 0.5)  # the residual is a length, the root of a variance
         return z, {"loss": rec + weight * sparse, "rec": rec, "sparse": sparse}
 
     def _reconstruction(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:

@@ -277,7 +277,7 @@ class TELL(NeuralClusterer):
         """Eq. 15; with ``centers_only`` the clustering loss does not reach the encoder."""
         x, z, codes = self._encode_views(module, x)
         codes = [each.detach() for each in codes] if centers_only else codes
-        weight = self._clustering_weight(module)
+        weight = self._weight("clustering_weight", module)
         rec = reconstruction_loss(x, module.decode(z))  # Eq. 14, as a mean
         clu = module.head.loss(*codes)
         pull = weight * clu if self.variant == "repaired" else released_loss(module.head, codes[-1], weight)

@@ -51,12 +51,14 @@ class ClusterModule(nn.Module):
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
-    def set_range_(self, low: float, high: float, variance: float = 1.0) -> None:
-        """Scale so that ``low`` becomes 0 and ``high`` 1 (a constant data set is only shifted)."""
+    def set_range_(self, low: float, high: float, rows: Any = None) -> None:
+        """Scale so that ``low`` becomes 0 and ``high`` 1 (a constant data set is only shifted); ``rows``: a sample."""
         self.shift.fill_(low)
-        self.variance.fill_(variance)
         spread = high - low
         self.scale.fill_(1.0 / spread if spread > _SMALLEST else 1.0)
+        if rows is not None:
+            scaled = (torch.as_tensor(rows, dtype=torch.float64) - self.shift) * self.scale
+            self.variance.copy_(scaled.var(dim=0, correction=0).mean())
 
     def center_(self, row: Tensor) -> None:
         """Shift by a row, in the data's units, in place of one number."""
