@@ -105,6 +105,15 @@ def test_shots_of_training():
     assert row["shots"][-1]["acc"] == row["acc"]
 
 
+def test_shots_in_the_plane_of_principal_components():
+    row = experiments.progress("digits", "TELL", 0, epochs=[], points=60, plane="PCA", **TINY)
+    points = np.array(row["shots"][0]["points"])
+    assert points.shape == (70, 2)
+    assert np.abs(points.mean(axis=0)).max() < 0.01 * np.abs(points).max()
+    assert points[:, 0].std() > points[:, 1].std()
+    assert abs(np.corrcoef(points.T)[0, 1]) < 0.01
+
+
 def test_invariance():
     row = experiments.invariance("digits", 0, epochs=[0, 1])
     assert [point["epoch"] for point in row["autoencoder"]] == [0, 1]

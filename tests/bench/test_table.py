@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuralclust import registry
-from neuralclust.bench import Results, plan, table
+from neuralclust.bench import Results, plan, plot, table
 from neuralclust.bench.pages import Grid, Heading, Picture, markdown, page
 from neuralclust.bench.table import PAPERS, cell, compare, document, published
 
@@ -150,9 +150,12 @@ def test_markdown_and_html_say_the_same(runs):
     assert '<img src="figures/a.png" alt="What &lt;is&gt; seen.">' in page(picture)
 
 
-def test_every_picture_has_a_caption(runs):
-    blocks = document(runs, {}, ["figures/maps.png", "figures/of_someone_else.png"])
-    assert [b.path for b in blocks if isinstance(b, Picture)] == ["figures/maps.png"]
+def test_every_picture_has_a_caption(runs, tmp_path):
+    for name in ("maps", "of_someone_else"):
+        (tmp_path / f"{name}.png").touch()
+    found = plot.drawn(tmp_path, tmp_path.parent)
+    assert found == [Picture(f"{tmp_path.name}/maps.png", plot.CAPTIONS["maps"])]
+    assert [block for block in document(runs, {}, found) if isinstance(block, Picture)] == found
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -190,6 +193,25 @@ def test_baselines_of_the_papers_are_named_as_ours():
     assert others - known <= {"DSC", "CSC", "IMSAT", "IIC"}
 
 
+def test_the_other_assignment_of_a_method_has_its_own_line(tasks):
+    task = (
+        '[[tasks]]\ndata = "mnist_test"\nmethod = "DCSAI"\nsetting = "HOE"\nparams = { metric = "cosine" }\nseeds = 2'
+    )
+    runs = plan([tasks(task)])
+    rows = rows_of(runs, lambda run: 0.8 + run.seed / 10)
+    for row in rows.values():
+        row.update(precision=0.7, p2={"acc": row["acc"] - 0.3, "nmi": 0.4, "ari": 0.1, "precision": 0.6})
+    blocks = document(runs, rows)
+    lines = {line[1]: line for line in grid_after(blocks, "mnist_test").lines}
+    assert lines["HOE"][4] == "85.0 ± 7.1"
+    assert lines["HOE, from P2"][4] == "55.0 ± 7.1"
+    grid = grid_after(blocks, "Table III, mnist_test")
+    assert grid.header[2].endswith("ARI / precision")
+    ours = {line[1]: line[3] for line in grid.lines if line[3]}
+    assert ours["HOE, from P2"] == "55.0 ± 7.1 / 40.0 ± 0.0 / 10.0 ± 0.0 / 60.0 ± 0.0"
+    assert "HOE, from P2" not in str(grid_after(blocks, "What is missing").lines)
+
+
 def test_cells():
     assert cell([]) == ""
     assert cell([0.5]) == "50.0"
@@ -199,7 +221,8 @@ def test_cells():
 def test_the_committed_table_is_that_of_the_committed_rows():
     rows = Results(ROOT / "benchmarks" / "results.jsonl").read()
     assert rows
-    pictures = [f"figures/{file.name}" for file in sorted((ROOT / "docs" / "figures").glob("*.png"))]
+    pictures = plot.drawn(ROOT / "docs" / "figures", ROOT / "docs")
+    assert len(pictures) == len(list((ROOT / "docs" / "figures").glob("*.png")))
     text = markdown(document(plan(), rows, pictures))
     assert (ROOT / "docs" / "results.md").read_text() == text, "run: make results"
 

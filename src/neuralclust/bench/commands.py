@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -105,14 +104,11 @@ def _planned(args: argparse.Namespace) -> list[Any]:
 
 
 def _table(args: argparse.Namespace) -> None:
-    from neuralclust.bench import pages, table
+    from neuralclust.bench import pages, plot, table
 
     if args.out and args.out.suffix not in (".md", ".html"):
         raise ValueError(f"{args.out}: the extension must be .md or .html.")
-    pictures = []
-    if args.figures:
-        base = args.out.parent if args.out else Path()
-        pictures = [os.path.relpath(file, base) for file in sorted(args.figures.glob("*.png"))]
+    pictures = plot.drawn(args.figures, args.out.parent if args.out else Path()) if args.figures else ()
     blocks = table.document(plan(args.tasks), _rows(args.results), pictures)
     text = pages.page(blocks) if args.out and args.out.suffix == ".html" else pages.markdown(blocks)
     if args.out is None:

@@ -146,8 +146,14 @@ def online(
     return {**scores(truth, labels), "seconds": round(time.perf_counter() - begin, 3)}
 
 
-def progress(data: str, method: str, seed: int, *, epochs: list[int], points: int = 500, **params: Any) -> dict:
-    """Decoded centres and a t-SNE map of codes after some epochs of joint training, the start (0) included."""
+def progress(
+    data: str, method: str, seed: int, *, epochs: list[int], points: int = 500, plane: str = "t-SNE", **params: Any
+) -> dict:
+    """Decoded centres and a plane of codes after some epochs of joint training, the start (0) included.
+
+    ``plane``: "t-SNE", or "PCA" of the codes at that epoch.
+    """
+    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     X, y, k = load(data)
@@ -161,13 +167,20 @@ def progress(data: str, method: str, seed: int, *, epochs: list[int], points: in
         model.set_callbacks(shooting).fit(X)
     for epoch, estimator in [(0, first), *shooting.found]:
         codes, centers = estimator.transform(X[drawn]), estimator.cluster_centers_
-        map_ = TSNE(init="pca", random_state=seed).fit_transform(np.concatenate([codes, centers]))
+        projection = TSNE(init="pca", random_state=seed) if plane == "t-SNE" else PCA(2, random_state=seed)
+        map_ = projection.fit_transform(np.concatenate([codes, centers]))
         pixels = estimator.reconstruct_centers()
         shots.append({
-            "epoch": epoch, "points": map_.round(1).tolist(), "centers": pixels.round(2).tolist(),
+            "epoch": epoch, "points": _short(map_), "centers": pixels.round(2).tolist(),
             **scores(y, estimator.predict(X)),
         })  # fmt: skip
     return {"shots": shots, "classes": y[drawn].tolist(), **scores(y, model.labels_)}
+
+
+def _short(points: np.ndarray) -> list[list[float]]:
+    """Three digits of the largest: what a picture shows."""
+    digits = 2 - int(np.floor(np.log10(max(np.abs(points).max(), 1e-9))))
+    return np.round(points.astype(float), digits).tolist()
 
 
 class _Shots(_Callback):

@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuralclust.bench.pages import Picture
 from neuralclust.bench.plan import Run
 from neuralclust.bench.table import PAPERS, TABLES, Group, groups, published
 from neuralclust.plots import COLORS, _figure, _open_frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# What is to be seen in each picture.
+CAPTIONS = {
+    "published": "ACC that each paper prints for its method (|), and ours, a point a seed: as it comes, and with "
+    "augmentation, which no paper's method has.",
+    "curves": "Joint training on the digits, one seed: accuracy, NMI, and the loss.",
+    "centers": "Decoded centres over joint training (TELL, Figure 5, there on MNIST); epoch 0: k-means on the codes of "
+    "the autoencoder.",
+    "maps": "t-SNE of 500 codes over joint training with augmentation; colours are classes, pentagons centres (TELL, "
+    "Figure 6).",
+    "maps_sscnet": "t-SNE of 1,000 codes of SSCNet over joint training (its Figure 2, there up to epoch 100).",
+    "maps_ncsc": "The first two principal components of 2,000 codes of NCSC (its Figure 4).",
+    "blocks": "SSCNet by the number of blocks (its Figure 3, there rising up to 4 on MNIST), each point a seed.",
+    "invariance": "DCSAI, Figure 1a, where the paper has the divergence fall while accuracy rises. Left: the "
+    "divergence of Eq. 5 as printed between Euclidean and cosine assignments, and the accuracy of k-means on the "
+    "codes, while an autoencoder learns. Right, another network: divergence (with this variant's powers and scales) "
+    "and accuracy of the repaired DCSAI in joint training.",
+    "optimiser": "Optimisers (TELL, Table 6; k-meansNet, Table 5), here on the digits with hard targets.",
+    "two-stage": "The encoder fixed after pretraining, or trained with the centres (TELL, Table 4).",
+    "start": "First centres (k-meansNet, Table 4).",
+    "alpha": "k-meansNet's alpha (its Figure 3).",
+    "noise": "DCSAI by the noise of its autoencoder (its Figure 4).",
+    "rate_decay": "DCSAI by the factor of its learning rate every five epochs (its Figure 5, there every 300).",
+    "code_length": "DCSAI by the length of the codes (its Figure 6).",
+    "online": "A stream predicted before it is learned (TELL, Table 5).",
+}
+
+
+def drawn(folder: Path, base: Path) -> list[Picture]:
+    """The pictures in a folder, with captions, for a page in another one."""
+    paths = {name: folder / f"{name}.png" for name in CAPTIONS}
+    return [Picture(os.path.relpath(path, base), CAPTIONS[name]) for name, path in paths.items() if path.is_file()]
 
 
 def figures(runs: Sequence[Run], rows: dict[str, dict[str, Any]]) -> dict[str, Figure]:
@@ -29,9 +64,9 @@ def figures(runs: Sequence[Run], rows: dict[str, dict[str, Any]]) -> dict[str, F
     Returns
     -------
     dict of str to matplotlib.figure.Figure
-        By name: ``published``, ``curves``, ``blocks``, ``centers``, ``maps``, ``invariance`` and a sweep each.
+        By name: see ``CAPTIONS``.
     """
-    found = [g for g in groups(runs, rows) if g.rows and not g.setting.startswith("codes of")]
+    found = [g for g in groups(runs, rows) if g.rows and not g.derived]
     named: dict[str, list[Group]] = {}
     for g in found:
         named.setdefault(g.run.name, []).append(g)
@@ -42,7 +77,10 @@ def figures(runs: Sequence[Run], rows: dict[str, dict[str, Any]]) -> dict[str, F
         **{name.replace(" ", "_"): sweep(name, members) for name, members in named.items() if is_sweep(members)},
     }
     for g in named.get("progress", []):
-        out.update(centers=centers(g.rows[0]), maps=maps(g.rows[0]))
+        if g.method == "TELL":
+            out.update(centers=centers(g.rows[0]), maps=maps(g.rows[0]))
+        else:
+            out[f"maps_{g.method.lower()}"] = maps(g.rows[0])
     for g in named.get("invariance", []):
         out["invariance"] = invariance(g.rows[0])
     return {name: figure for name, figure in out.items() if figure is not None}
@@ -195,7 +233,7 @@ def centers(row: dict[str, Any]) -> Figure:
 
 
 def maps(row: dict[str, Any]) -> Figure:
-    """t-SNE of the codes over training, coloured by class; centres as black pentagons."""
+    """A plane of the codes over training, coloured by class; centres as black pentagons."""
     shots, classes = row["shots"], np.asarray(row["classes"])
     figure = _figure(2.5 * len(shots), 2.9)
     for panel, shot in zip(figure.subplots(1, len(shots), squeeze=False)[0], shots, strict=True):

@@ -24,38 +24,17 @@ PAPERS = {
     "ncsc": ("NCSC", "Neural Collaborative Subspace Clustering"),
 }
 SCORES = ("acc", "nmi", "ari")
+MORE_SCORES = ("precision", "ami", "homogeneity", "completeness", "v_measure")  # where a paper prints them
 # Where a paper's data set cannot be had or is too large, the part of it that stands in.
 STAND_INS = {"cifar10": "cifar10_test", "cifar100_s1": "cifar100_aquatic_mammals"}
 TABLES = ("quick", "classical", "paper")  # names of tasks that are not about one parameter
-SWEEPS = {  # tasks, on smaller data, for the tables and figures about one parameter
-    ("kmeansnet", "4"): "start", ("kmeansnet", "5"): "optimiser", ("kmeansnet", "Figure 3"): "alpha",
-    ("tell", "4"): "two-stage", ("tell", "5"): "online", ("tell", "6"): "optimiser",
-    ("dcsai", "Figure 4"): "noise", ("sscnet", "Figure 3"): "blocks",
+ELSEWHERE = {  # where tables and figures about one parameter are, on smaller data
+    ("kmeansnet", "4"): "Sweeps, start", ("kmeansnet", "5"): "Sweeps, optimiser",
+    ("kmeansnet", "Figure 3"): "Sweeps, alpha", ("tell", "4"): "Sweeps, two-stage", ("tell", "5"): "Sweeps, online",
+    ("tell", "6"): "Sweeps, optimiser", ("dcsai", "VI"): "mnist_test", ("dcsai", "Figure 4"): "Sweeps, noise",
+    ("sscnet", "Figure 3"): "Sweeps, blocks",
 }  # fmt: skip
 Row = dict[str, Any]
-
-
-# What is to be seen, by the name that `plot` gives it.
-CAPTIONS = {
-    "published": "ACC that each paper prints for its method (|), and ours, a point a seed: as it comes, and with "
-    "augmentation, which no paper's method has.",
-    "curves": "Joint training on the digits, one seed: accuracy, NMI, and the loss.",
-    "centers": "Decoded centres over joint training (TELL, Figure 5, there on MNIST).",
-    "maps": "t-SNE of 500 codes over joint training with augmentation; colours are classes, pentagons centres (TELL, "
-    "Figure 6).",
-    "blocks": "SSCNet by the number of blocks (its Figure 3, there rising up to 4 on MNIST), each point a seed.",
-    "invariance": "DCSAI, Figure 1a, where the paper has the divergence fall while accuracy rises. Left: the "
-    "divergence of Eq. 5 as printed between Euclidean and cosine assignments, and the accuracy of k-means on the "
-    "codes, while an autoencoder learns. Right, another network: divergence (with this variant's powers and scales) "
-    "and accuracy of the repaired DCSAI in joint training.",
-    "optimiser": "Optimisers (TELL, Table 6; k-meansNet, Table 5), here on the digits with hard targets.",
-    "two-stage": "The encoder fixed after pretraining, or trained with the centres (TELL, Table 4).",
-    "start": "First centres (k-meansNet, Table 4).",
-    "alpha": "k-meansNet's alpha (its Figure 3).",
-    "noise": "DCSAI by the noise of its autoencoder (its Figure 4).",
-    "code_length": "DCSAI by the length of the codes (its Figure 6).",
-    "online": "A stream predicted before it is learned (TELL, Table 5).",
-}
 
 
 class Group(NamedTuple):
@@ -67,6 +46,7 @@ class Group(NamedTuple):
     rows: list[Row]
     planned: int
     reason: str
+    derived: bool = False  # from the rows of another group
 
     @property
     def seeds(self) -> str:
@@ -98,7 +78,8 @@ def published(paper: str) -> list[dict[str, str]]:
 
 
 def groups(runs: Sequence[Run], rows: dict[str, Row]) -> list[Group]:
-    """Runs of the same task together; k-means on a method's own autoencoder is a group of its own."""
+    """Runs of the same task together; k-means on a method's own autoencoder, and DCSAI's other assignment, are groups
+    of their own."""
     tasks: dict[str, list[Run]] = {}
     for run in runs:
         tasks.setdefault(run.task, []).append(run)
@@ -112,17 +93,23 @@ def groups(runs: Sequence[Run], rows: dict[str, Row]) -> list[Group]:
         found.append(Group(run, method, run.setting, done, len(members), reason))
         if len(started := [row for row in done if "kmeans" in row]):
             of = f"codes of {method}" + (f", {run.setting}" if run.setting else "")
-            same = {name: started[0][name] for name in ("machine", "commit") if name in started[0]}
-            codes = [{**same, "seed": row["seed"], **row["kmeans"]} for row in started]
-            found.append(Group(run, "AEKMeans", of, codes, len(members), ""))
+            found.append(Group(run, "AEKMeans", of, _parts(started, "kmeans"), len(members), "", True))
+        if "metric" in run.arguments and (second := _parts(done, "p2")):
+            found.append(Group(run, method, f"{run.setting}, from P2", second, len(members), "", True))
     return found
+
+
+def _parts(rows: Sequence[Row], name: str) -> list[Row]:
+    """Other scores that came with rows, as rows."""
+    kept = ("seed", "machine", "commit")
+    return [{**{key: row[key] for key in kept if key in row}, **row[name]} for row in rows if name in row]
 
 
 def _not_yet(run: Run) -> str:
     return "needs a GPU" if run.gpu else "not run yet"
 
 
-def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] = ()) -> list[Block]:
+def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Picture] = ()) -> list[Block]:
     """The whole report: an overview, every data set, every table of the papers.
 
     Parameters
@@ -131,8 +118,8 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] 
         The plan: also what has not been run appears.
     rows : dict of str to dict
         As :meth:`Results.read` gives them.
-    pictures : sequence of str, optional
-        Paths of what ``plot`` has drawn, as they are to be linked.
+    pictures : sequence of Picture, optional
+        What ``plot`` has drawn.
 
     Returns
     -------
@@ -191,11 +178,9 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[str] 
     ]
     for paper, (method, title) in PAPERS.items():
         blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
-    named = {Path(path).stem: path for path in pictures}
-    shown = [Picture(named[name], caption) for name, caption in CAPTIONS.items() if name in named]
-    blocks += [Heading(2, "Figures"), *shown] if shown else []
+    blocks += [Heading(2, "Figures"), *pictures] if pictures else []
     blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
-    wanting = [g for g in scored if len(g.rows) < g.planned and not g.setting.startswith("codes of")]
+    wanting = [g for g in scored if len(g.rows) < g.planned and not g.derived]
     missing: dict[tuple[str, ...], list[str]] = {}
     for g in wanting:
         of = " / ".join(part for part in (g.run.name, g.run.arguments["data"]) if part)
@@ -248,7 +233,7 @@ def by_data(members: list[Group]) -> Grid:
     lines: list[list[str]] = []
     seen: list[list[Row]] = []
     for g in members:
-        if g.setting.startswith("codes of"):  # methods that start from the same autoencoder have the same codes
+        if g.derived:  # methods that start from the same autoencoder have the same codes
             scored = [{name: row[name] for name in ("seed", *SCORES)} for row in g.rows]
             if scored in seen:
                 continue
@@ -348,33 +333,35 @@ def by_paper(paper: str, proposed: str, fits: list[Group]) -> list[Block]:
         for each in data:
             mine = [line for line in lines if line["data"] == each]
             main = number == next(line["table"] for line in published(paper) if line["data"] == each)
-            grid = _beside(mine, each, fits, proposed, main, SWEEPS.get((paper, number)))
+            grid = _beside(mine, each, fits, proposed, main, ELSEWHERE.get((paper, number)))
             blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), grid]
     return blocks
 
 
 def _beside(
-    lines: list[dict[str, str]], data: str, fits: list[Group], proposed: str, main: bool, swept: str | None
+    lines: list[dict[str, str]], data: str, fits: list[Group], proposed: str, main: bool, elsewhere: str | None
 ) -> Grid:
     """The printed lines and ours that belong to them; in a paper's main table also all else of the proposed method."""
     here = [g for g in fits if g.run.arguments["data"] in (data, STAND_INS.get(data))]
+    names = [*SCORES, *(s for s in MORE_SCORES if any(line[s] for line in lines))]
     grid: list[list[str]] = []
     used: set[int] = set()
     for line in lines:
-        printed = " / ".join(line[s] or "-" for s in SCORES) if any(line[s] for s in SCORES) else ""
+        printed = " / ".join(line[s] or "-" for s in names) if any(line[s] for s in names) else ""
         ours = [g for g in here if g.method == line["method"] and matches(g, line["setting"], proposed)]
         ours = [g for g in ours if g.rows] or ours[:1]
         if not ours:
-            remark = _no_task(data, line["method"] == proposed, swept)
+            remark = _no_task(data, line["method"] == proposed, elsewhere)
             remark = remark if line["method"] in registry.ALL else "not in the library"
             grid.append([line["method"], line["setting"], printed, "", "", "", remark])
         for i, g in enumerate(ours):
             setting = ", ".join(dict.fromkeys(s for s in (line["setting"] if i == 0 else "", g.setting) if s))
-            grid.append([g.method, setting, "" if i else printed, *_ours(g, data)])
+            grid.append([g.method, setting, "" if i else printed, *_ours(g, data, names)])
         used.update(map(id, ours))
     more = [g for g in here if main and g.method == proposed and id(g) not in used and g.rows]
-    grid += [[proposed, g.setting, "", *_ours(g, data)] for g in more]
-    return Grid(["method", "setting", "published", "ours", "seeds", "time", "remark"], grid)
+    grid += [[proposed, g.setting, "", *_ours(g, data, names)] for g in more]
+    columns = " / ".join(name.upper() if len(name) < 4 else name.replace("_", "-") for name in names)
+    return Grid(["method", "setting", f"published {columns}", "ours", "seeds", "time", "remark"], grid)
 
 
 def matches(g: Group, setting: str, proposed: str) -> bool:
@@ -391,18 +378,18 @@ def matches(g: Group, setting: str, proposed: str) -> bool:
     return g.setting == setting
 
 
-def _ours(g: Group, data: str) -> list[str]:
+def _ours(g: Group, data: str, names: Sequence[str]) -> list[str]:
     if not g.rows:
         return ["", "", "", g.reason]
     own = g.run.arguments["data"]
     remark = ", ".join(part for part in (g.run.protocol, f"on {own}" if own != data else "") if part)
-    ours = " / ".join(cell(row[s] for row in g.rows) for s in SCORES)
+    ours = " / ".join(cell(row[s] for row in g.rows if s in row) or "-" for s in names)
     return [ours, g.seeds, _time(g), remark]
 
 
-def _no_task(data: str, proposed: bool, swept: str | None) -> str:
-    if swept:
-        return f"on smaller data: Sweeps, {swept}"
+def _no_task(data: str, proposed: bool, elsewhere: str | None) -> str:
+    if elsewhere:
+        return f"on smaller data: {elsewhere}"
     spec = CATALOG.get(data)
     if spec and not (spec.files or spec.parent):
         return "the data cannot be downloaded"
@@ -433,9 +420,7 @@ def sweeps(scored: list[Group]) -> list[Block]:
     blocks: list[Block] = []
     named = [g for g in scored if g.run.name not in TABLES and g.rows]
     for name in dict.fromkeys(g.run.name for g in named):
-        members = [
-            g for g in named if g.run.name == name and "acc" in g.rows[0] and not g.setting.startswith("codes of")
-        ]
+        members = [g for g in named if g.run.name == name and "acc" in g.rows[0] and not g.derived]
         if not members:
             continue
         lines = [
