@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from neuralclust import datasets
 from neuralclust.bench import experiments
@@ -130,3 +131,21 @@ def test_parameters_as_toml_says_them():
 def test_unknown_experiments_are_refused(name):
     with pytest.raises(ValueError, match=f"experiment='{name}' is not known"):
         experiments.find(name)
+
+
+@pytest.mark.parametrize(("method", "sparse"), [("KMeans", True), ("LSC-R", True), ("AverageLinkage", False)])
+def test_sparse_rows_stay_so_where_the_method_takes_them(monkeypatch, method, sparse):
+    rng = np.random.default_rng(0)
+    X = sp.random_array((60, 8), density=0.5, format="csr", dtype=np.float32, rng=rng)
+    monkeypatch.setattr(experiments, "load", lambda *args: (X, rng.integers(0, 3, 60), 3))
+    made, seen = experiments.registry.make, []
+
+    def make(*args, **params):
+        model = made(*args, **params)
+        fit_predict = model.fit_predict
+        monkeypatch.setattr(model, "fit_predict", lambda X: (seen.append(sp.issparse(X)), fit_predict(X))[1])
+        return model
+
+    monkeypatch.setattr(experiments.registry, "make", make)
+    assert 0 < experiments.fit("reuters_r8", method, 0)["acc"] <= 1
+    assert seen == [sparse]

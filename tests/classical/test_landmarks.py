@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_circles, make_moons
 from sklearn.exceptions import ConvergenceWarning
@@ -250,3 +252,18 @@ def test_errors_name_value_need_and_remedy(rows):
     for wrong in ({"landmarks": "k-medoids"}, {"bandwidth": 0}, {"n_neighbors": 0}, {"n_landmarks": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LandmarkSpectralClustering(3, **wrong).fit(rows)
+
+
+@pytest.mark.parametrize("landmarks", ["k-means", "random"])
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, sp.coo_array])
+def test_sparse_rows_are_clustered_like_dense_ones(landmarks, form):
+    rng = np.random.default_rng(0)
+    X = (rng.random((400, 30)) * (rng.random((400, 30)) < 0.5)).astype(np.float32)
+    X[:200, :15] = X[200:, 15:] = 0.0  # two topics
+    model = LandmarkSpectralClustering(2, landmarks=landmarks, n_landmarks=60, random_state=0)
+    dense = model.fit_predict(X)
+    assert {tuple(dense[:200]), tuple(dense[200:])} == {(0,) * 200, (1,) * 200}
+    sparse = clone(model).fit(form(X))
+    assert adjusted_rand_score(dense, sparse.labels_) == 1
+    np.testing.assert_array_equal(sparse.predict(X), sparse.labels_)
+    np.testing.assert_array_equal(sparse.transform(form(X)), sparse.transform(X))

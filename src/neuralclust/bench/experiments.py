@@ -16,7 +16,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
+from sklearn.utils import get_tags
 
 from neuralclust import metrics, registry
 from neuralclust.bench.data import load, scores
@@ -54,6 +56,8 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
     model = registry.make(method, k, **params)
     if "random_state" in model.get_params():
         model.set_params(random_state=seed)
+    if issparse(X) and not get_tags(model).input_tags.sparse:
+        X = X.toarray()
     found: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

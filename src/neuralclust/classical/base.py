@@ -10,16 +10,17 @@ from sklearn.utils.validation import validate_data
 
 
 class RowClusterer(ClusterMixin, BaseEstimator):
-    """A clusterer of the rows of a dense table."""
+    """A clusterer of the rows of a table, a dense one but where a tag says otherwise."""
 
     n_clusters: int
 
-    def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
+    def _rows(self, X: Any, *, reset: bool = False) -> Any:
         """Checked rows, float32 if they are and float64 otherwise; while fitting, at least ``n_clusters`` of them."""
-        X = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], order="C")
-        if reset and len(X) < self.n_clusters:
+        sparse = "csr" if self.__sklearn_tags__().input_tags.sparse else False
+        X = validate_data(self, X, reset=reset, accept_sparse=sparse, dtype=[np.float64, np.float32], order="C")
+        if reset and X.shape[0] < self.n_clusters:
             raise ValueError(
-                f"n_samples={len(X)} should be >= n_clusters={self.n_clusters}. "
+                f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}. "
                 f"Pass more rows or ask for fewer clusters."
             )
         return X

@@ -32,7 +32,8 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     Every row is a weighted mean of its nearest landmarks; two rows are as similar as the landmarks that they share.
     The eigenvectors of that n x n graph follow from a matrix of landmarks by landmarks, for new rows too. Time grows
-    linearly with the number of rows; memory is O(n_samples n_neighbors + n_landmarks^2) beside the rows.
+    linearly with the number of rows; memory is O(n_samples n_neighbors + n_landmarks (n_landmarks + n_features)) beside
+    the rows, which may be a sparse matrix, of texts for instance.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Cluster the rows of ``X``, ``(n_samples, n_features)``; ``y`` is ignored.
+        """Cluster the rows of ``X``, an array or a sparse matrix ``(n_samples, n_features)``; ``y`` is ignored.
 
         Returns
         -------
@@ -188,33 +189,34 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
         X = self._rows(X)
         return self._embed(X).astype(X.dtype, copy=False)
 
-    def _choose(self, X: np.ndarray, seed: int) -> np.ndarray:
+    def _choose(self, X: Any, seed: int) -> np.ndarray:
         """Distinct landmarks: of several equal ones a row might have no other neighbours."""
         rng = np.random.default_rng(seed)
-        p = min(self.n_landmarks, len(X))
-        if self.landmarks == "random" or p == len(X):
-            return np.unique(X[rng.choice(len(X), p, replace=False)], axis=0)
+        n = X.shape[0]
+        p = min(self.n_landmarks, n)
+        if self.landmarks == "random" or p == n:
+            return np.unique(_dense(X[rng.choice(n, p, replace=False)]), axis=0)
         some = X
-        if len(X) > _ROWS_EACH * p:
-            some = X[np.sort(rng.choice(len(X), _ROWS_EACH * p, replace=False))]
+        if n > _ROWS_EACH * p:
+            some = X[np.sort(rng.choice(n, _ROWS_EACH * p, replace=False))]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than landmarks are no harm
             centers = KMeans(p, init="random", n_init=1, max_iter=_STEPS, random_state=seed).fit(some).cluster_centers_
         return np.unique(centers, axis=0)
 
-    def _nearest(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Nearest landmarks and squared distances to them, both (n, n_neighbors_) and in no order."""
-        r = self.n_neighbors_
+        n, r = X.shape[0], self.n_neighbors_
         center = self.landmarks_.mean(axis=0, dtype=np.float64)  # far from it the products below would cancel
         landmarks = self.landmarks_ - center
         with np.errstate(over="ignore"):
             halves = np.square(landmarks).sum(axis=1) / 2
-        index, squared = np.empty((len(X), r), dtype=np.int64), np.empty((len(X), r))
+        index, squared = np.empty((n, r), dtype=np.int64), np.empty((n, r))
         # In float64 and padded to one shape, so that no tie is broken by the rows that come with a row, or by its place
         # among them: products in float32 round differently from place to place.
         block = np.zeros((_BLOCK, X.shape[1]))
-        for start in range(0, len(X), _BLOCK):
-            part = X[start : start + _BLOCK]
+        for start in range(0, n, _BLOCK):
+            part = _dense(X[start : start + _BLOCK])
             block[: len(part)] = part - center
             with np.errstate(over="ignore", invalid="ignore"):
                 ranks = (halves - block @ landmarks.T)[: len(part)]  # half the squared distance less half the square
@@ -238,7 +240,7 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
         starts = np.arange(0, w.size + 1, w.shape[1])
         return sp.csr_array((w.ravel(), index.ravel(), starts), shape=(len(w), len(self.landmarks_)))
 
-    def _embed(self, X: np.ndarray) -> np.ndarray:
+    def _embed(self, X: Any) -> np.ndarray:
         return normalize(self._weights(*self._nearest(X)) @ self.projection_)
 
     def _assign(self, embedding: np.ndarray) -> np.ndarray:
@@ -251,7 +253,12 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
         return tags
+
+
+def _dense(rows: Any) -> np.ndarray:
+    return rows.toarray() if sp.issparse(rows) else rows
 
 
 def _projection(z: sp.csr_array, n_components: int) -> np.ndarray:
