@@ -58,6 +58,8 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
         model.set_params(random_state=seed)
     if issparse(X) and not get_tags(model).input_tags.sparse:
         X = X.toarray()
+    if method == "GaussianMixture":
+        X = X.astype(np.float64)  # in float32 its covariances are often not positive definite
     found: dict[str, Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
