@@ -164,7 +164,7 @@ def versus(data: str, augmented: bool, seed: int) -> dict:
     return row
 
 
-def limit(net: str, seed: int) -> dict:
+def limit(net: str, seed: int, batch: int = BATCH) -> dict:
     """An epoch of the library over the time of its matrix products alone, same shapes and precision."""
     import torch
 
@@ -174,17 +174,17 @@ def limit(net: str, seed: int) -> dict:
     features, hidden, embed_dim, n, epochs = NETS[net]
     X = _rows(features, n)
     model = AEKMeans(
-        5, hidden_layer_sizes=hidden, embed_dim=embed_dim, batch_size=BATCH, init="random", random_state=seed
+        5, hidden_layer_sizes=hidden, embed_dim=embed_dim, batch_size=batch, init="random", random_state=seed
     )
     model.set_params(pretrain_epochs=1).fit(X[:1000])
     dtype = resolve_precision("auto", torch.device("cpu"), model.module_.autoencoder)
     sizes = [features, *hidden, embed_dim, *hidden[::-1], features]
     weights = [torch.randn(b, a).to(dtype) for a, b in itertools.pairwise(sizes)]
-    inputs = [torch.randn(BATCH, a).to(dtype) for a in sizes]
+    inputs = [torch.randn(batch, a).to(dtype) for a in sizes]
 
     def products() -> float:
         begin = time.perf_counter()
-        for _ in range(epochs * (n // BATCH)):
+        for _ in range(epochs * (n // batch)):
             for i, w in enumerate(weights):
                 inputs[i] @ w.T  # forward
                 inputs[i + 1].T @ inputs[i]  # gradient of the weights

@@ -74,11 +74,15 @@ def document(found: dict[str, list[dict]]) -> str:
                 for a, r in each("precision")
             ),
         ),
-        "How far an epoch of the autoencoder is from its matrix products alone, same shapes and precision:",
+        "How far an epoch of the autoencoder is from its matrix products alone, same shapes and precision; what is",
+        "beside them is Adam's traffic through memory, once a batch, and torch's own time for each operation.",
         *grid(
-            "network | precision | s | products, s | ratio",
+            "network | batch | precision | s | products, s | ratio",
             (
-                [a["net"], r["precision"], f"{r['ours_s']:.3f}", f"{r['products_s']:.3f}", f"{r['ratio']:.2f}"]
+                [
+                    a["net"], f"{a.get('batch', 256):,}", r["precision"], f"{r['ours_s']:.3f}",
+                    f"{r['products_s']:.3f}", f"{r['ratio']:.2f}",
+                ]
                 for a, r in each("limit")
             ),
         ),
