@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -11,10 +10,10 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.special import log_softmax, softmax
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.cluster import kmeans_plusplus
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from neuralclust._warn import warn
 from neuralclust.classical.base import RowClusterer
 from neuralclust.runtime import draw_seeds
 
@@ -149,12 +148,10 @@ class FuzzyCMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowClustere
         self.labels_ = self.predict(X)
         spread = np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows))
         if self.n_clusters > 1 and pdist(self.cluster_centers_).min() <= _COINCIDE * spread:
-            warnings.warn(
+            warn(
                 f"Cluster centres coincide: fuzziness={self.fuzziness} is too high for these "
                 f"{X.shape[1]} features, or there are fewer distinct rows than n_clusters={self.n_clusters}. "
                 f"Lower fuzziness towards 1 (1.1 to 1.3 with many features) or ask for fewer clusters.",
-                ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 

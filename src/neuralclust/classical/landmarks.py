@@ -17,6 +17,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from neuralclust._warn import warn
 from neuralclust.classical.base import RowClusterer
 from neuralclust.kmeans import fit_kmeans
 from neuralclust.runtime import draw_seeds
@@ -159,11 +160,9 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.labels_ = self._assign(embedding)
         found = len(np.unique(self.labels_))
         if found < self.n_clusters:
-            warnings.warn(
+            warn(
                 f"{found} of n_clusters={self.n_clusters} clusters have rows: X may have fewer distinct rows than "
                 f"that, or too few landmarks. Ask for fewer clusters or raise n_landmarks={self.n_landmarks}.",
-                ConvergenceWarning,
-                stacklevel=3,
             )
         return self
 

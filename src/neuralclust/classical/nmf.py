@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -11,12 +10,12 @@ import scipy.sparse as sp
 import torch
 from scipy.special import rel_entr
 from sklearn.base import _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from neuralclust._warn import warn
 from neuralclust.classical.base import RowClusterer
 from neuralclust.functional.graph import knn_graph
 from neuralclust.kmeans import fit_kmeans
@@ -227,11 +226,9 @@ class LocalityPreservingNMF(RowClusterer):
         self._kmeans, self.labels_ = kmeans, kmeans.labels_.astype(np.int64)
         found = len(np.unique(self.labels_))
         if found < self.n_clusters:
-            warnings.warn(
+            warn(
                 f"Only {found} of n_clusters={self.n_clusters} clusters have rows: not more rows have coefficients of "
                 f"their own. Ask for fewer clusters or lower lam (now {self.lam}).",
-                ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 

@@ -6,7 +6,6 @@ of n x n entries is made.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info, threadpool_limits
+
+from neuralclust._warn import warn
 
 _BLOCK_BYTES = 2**27  # of the products of a block of rows with all rows
 _GRAM_BYTES = 2**26  # of the Gram matrices of the supports solved together
@@ -121,11 +121,9 @@ def active_set(
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C waits for no more than the blocks at work
     if failed:
-        warnings.warn(
+        warn(
             f"{len(failed)} of {n} rows have coefficients that miss the optimality conditions by more than "
             f"tol={tol}. A smaller gamma or alpha, or a larger tol, helps.",
-            ConvergenceWarning,
-            stacklevel=3,
         )
     return sp.csr_array(sp.vstack(parts, format="csr"), dtype=dtype)
 

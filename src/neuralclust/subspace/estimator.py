@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
@@ -12,12 +11,12 @@ import scipy.sparse as sp
 from scipy.linalg import eigh
 from sklearn.base import _fit_context
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from neuralclust._warn import warn
 from neuralclust.callbacks import FitReport
 from neuralclust.classical.base import RowClusterer
 from neuralclust.runtime import draw_seeds
@@ -251,12 +250,10 @@ class SubspaceClustering(CallbackSupportMixin, RowClusterer):
         if lonely <= _LONELY * len(X):
             return
         zero = int((~X.any(axis=1)).sum())
-        warnings.warn(
+        warn(
             f"{lonely} of {len(X)} rows are expressed by none and express none ({zero} of them are 0), so their "
             f"clusters mean nothing. Raise the weight of the fit: alpha, gamma, lam or tau, whichever "
             f"method={self.method!r} has.",
-            ConvergenceWarning,
-            stacklevel=3,
         )
 
     def predict(self, X: Any) -> np.ndarray:

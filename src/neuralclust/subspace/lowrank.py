@@ -6,12 +6,10 @@ so that their C is the transpose. All is computed in float64 but the last produc
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
 
+from neuralclust._warn import warn
 from neuralclust.functional import nearest_neighbors
 from neuralclust.functional.sparse import NOISES
 from neuralclust.subspace.checks import check_positive, check_rows
@@ -115,7 +113,7 @@ def _lrr_admm(u: np.ndarray, s: np.ndarray, vt: np.ndarray | None, lam: float, m
             q /= factor[1]
     if tol > 0:
         message = f"lrr: max_iter={max_iter} was not enough for tol={tol}. Raise one of the two."
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        warn(message)
     return j
 
 

@@ -6,12 +6,11 @@ Row i of the coefficients expresses row i of ``X``: ``X ~ C X``, with a zero dia
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.exceptions import ConvergenceWarning
 
+from neuralclust._warn import warn
 from neuralclust.subspace.active_set import Dictionary, Kernel, Progress, Rows, active_set, blocks, no_self
 from neuralclust.subspace.checks import check_kernel, check_positive, check_rows
 
@@ -241,11 +240,9 @@ def _ssc_admm(
             violation = max(violation, float(np.abs(A @ ones - ones).max()))
         if max(violation, np.abs(C - before).max(), np.abs(E - noise).max() / unit) <= tol:
             return C, E
-    warnings.warn(
+    warn(
         f"ADMM ended after {max_iter} iterations with a violation of {violation:.1e} and is still moving, where "
         f"tol={tol:.1e}. Raise max_iter or tol of ssc, or lower alpha.",
-        ConvergenceWarning,
-        stacklevel=3,
     )
     return C, E
 
