@@ -149,3 +149,12 @@ def test_sparse_rows_stay_so_where_the_method_takes_them(monkeypatch, method, sp
     monkeypatch.setattr(experiments.registry, "make", make)
     assert 0 < experiments.fit("reuters_r8", method, 0)["acc"] <= 1
     assert seen == [sparse]
+
+
+def test_shots_of_a_method_whose_classifier_decides():
+    row = experiments.progress("digits", "NCSC", 0, epochs=[1], points=60, pretrain_epochs=1, max_epochs=1)
+    for shot in row["shots"]:
+        assert "centers" not in shot
+        centers = np.array(shot["points"][60:])
+        assert 1 < len(centers) <= 10
+        assert len(np.unique(centers, axis=0)) == len(centers)

@@ -157,7 +157,8 @@ def progress(
 ) -> dict:
     """Decoded centres and a plane of codes after some epochs of joint training, the start (0) included.
 
-    ``plane``: "t-SNE", or "PCA" of the codes at that epoch.
+    ``plane``: "t-SNE", or "PCA" of the codes at that epoch. Where a classifier decides, the centres are the means of
+    the codes shown, and are not decoded.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -172,14 +173,15 @@ def progress(
         shooting = _Shots(set(epochs))
         model.set_callbacks(shooting).fit(X)
     for epoch, estimator in [(0, first), *shooting.found]:
-        codes, centers = estimator.transform(X[drawn]), estimator.cluster_centers_
+        codes, labels = estimator.transform(X[drawn]), estimator.predict(X)
+        shot = {"epoch": epoch, **scores(y, labels)}
+        if estimator._centers_decide:
+            centers, shot["centers"] = estimator.cluster_centers_, estimator.reconstruct_centers().round(2).tolist()
+        else:
+            centers = np.stack([codes[labels[drawn] == j].mean(axis=0) for j in np.unique(labels[drawn])])
         projection = TSNE(init="pca", random_state=seed) if plane == "t-SNE" else PCA(2, random_state=seed)
         map_ = projection.fit_transform(np.concatenate([codes, centers]))
-        pixels = estimator.reconstruct_centers()
-        shots.append({
-            "epoch": epoch, "points": _short(map_), "centers": pixels.round(2).tolist(),
-            **scores(y, estimator.predict(X)),
-        })  # fmt: skip
+        shots.append({**shot, "points": _short(map_)})
     return {"shots": shots, "classes": y[drawn].tolist(), **scores(y, model.labels_)}
 
 

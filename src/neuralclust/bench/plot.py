@@ -155,6 +155,9 @@ def curves(members: list[Group]) -> Figure | None:
     return figure
 
 
+_NARROWEST = 5.0  # points of accuracy that a panel spans: less would show differences that are none
+
+
 def is_sweep(members: list[Group]) -> bool:
     """Whether the groups differ by the values of one or two parameters, and have scores."""
     scored = all("acc" in g.rows[0] for g in members)
@@ -180,7 +183,11 @@ def sweep(name: str, members: list[Group]) -> Figure:
         panel.set_yticks(range(len(mine)), labels[::-1])
         panel.set_ylim(-0.6, len(mine) - 0.4)
         panel.set_xlabel("ACC, %")
-        panel.set_title(f"{method}: {name}, {mine[0].run.arguments['data']}", fontsize=10)
+        left, right = panel.get_xlim()
+        wider = max(0.0, _NARROWEST - (right - left)) / 2
+        panel.set_xlim(left - wider, right + wider)
+        seeds = "-".join(map(str, sorted({len(g.rows) for g in mine})))
+        panel.set_title(f"{method}: {name}, {mine[0].run.arguments['data']}, seeds: {seeds}", fontsize=10)
         _open_frame(panel)
     return figure
 
