@@ -23,7 +23,6 @@ bench: .venv/.dev
 
 # The documents from the rows there are.
 results: .venv/.dev
-	rm -f docs/figures/*.png  # some may be of rows that are void
 	$(BIN)/neuralclust bench plot --results benchmarks/results.jsonl --out docs/figures
 	$(BIN)/neuralclust bench table --results benchmarks/results.jsonl --figures docs/figures --out docs/results.md
 	$(BIN)/python benchmarks/report.py

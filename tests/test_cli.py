@@ -725,8 +725,13 @@ def test_bench_plots(folder, capsys):
     where = ["--tasks", "mine.toml", "--results", "rows.jsonl"]
     assert cli.main(["bench", "run", *where]) == 0
     capsys.readouterr()
+    (folder / "figures").mkdir()
+    for name in ("alpha", "mine"):
+        (folder / "figures" / f"{name}.png").touch()
     assert cli.main(["bench", "plot", *where, "--out", "figures"]) == 0
     assert capsys.readouterr().out == "figures/steps.png\n"
+    # A picture of rows that are void goes, anybody's own stays.
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["mine.png", "steps.png"]
     assert (folder / "figures" / "steps.png").stat().st_size > 5000
 
 

@@ -258,12 +258,15 @@ def test_errors_name_value_need_and_remedy(rows):
 @pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, sp.coo_array])
 def test_sparse_rows_are_clustered_like_dense_ones(landmarks, form):
     rng = np.random.default_rng(0)
-    X = (rng.random((400, 30)) * (rng.random((400, 30)) < 0.5)).astype(np.float32)
-    X[:200, :15] = X[200:, 15:] = 0.0  # two topics
-    model = LandmarkSpectralClustering(2, landmarks=landmarks, n_landmarks=60, random_state=0)
+    X = (rng.random((1200, 30)) * (rng.random((1200, 30)) < 0.5)).astype(np.float32)
+    X[:600, :15] = X[600:, 15:] = 0.0  # two topics
+    model = LandmarkSpectralClustering(2, landmarks=landmarks, n_landmarks=55, random_state=0)  # of some rows
     dense = model.fit_predict(X)
-    assert {tuple(dense[:200]), tuple(dense[200:])} == {(0,) * 200, (1,) * 200}
+    assert {tuple(dense[:600]), tuple(dense[600:])} == {(0,) * 600, (1,) * 600}
     sparse = clone(model).fit(form(X))
+    long = sp.csr_array(X)
+    long.indices, long.indptr = long.indices.astype(np.int64), long.indptr.astype(np.int64)
+    np.testing.assert_array_equal(clone(model).fit_predict(long), sparse.labels_)
     assert adjusted_rand_score(dense, sparse.labels_) == 1
     np.testing.assert_array_equal(sparse.predict(X), sparse.labels_)
     np.testing.assert_array_equal(sparse.transform(form(X)), sparse.transform(X))

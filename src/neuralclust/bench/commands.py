@@ -132,6 +132,8 @@ def _plot(args: argparse.Namespace) -> None:
     if not figures:
         raise ValueError(f"{args.results} has no rows that make a picture. See neuralclust bench run --only curve.")
     args.out.mkdir(parents=True, exist_ok=True)
+    for name in plot.CAPTIONS.keys() - figures.keys():  # of rows that are void
+        (args.out / f"{name}.png").unlink(missing_ok=True)
     for name, figure in figures.items():
         figure.savefig(args.out / f"{name}.png", dpi=120)
         print(args.out / f"{name}.png")

@@ -179,8 +179,8 @@ def progress(
             centers, shot["centers"] = estimator.cluster_centers_, estimator.reconstruct_centers().round(2).tolist()
         else:
             centers = np.stack([codes[labels[drawn] == j].mean(axis=0) for j in np.unique(labels[drawn])])
-        projection = TSNE(init="pca", random_state=seed) if plane == "t-SNE" else PCA(2, random_state=seed)
-        map_ = projection.fit_transform(np.concatenate([codes, centers]))
+        projections = {"t-SNE": TSNE(init="pca", random_state=seed), "PCA": PCA(2, random_state=seed)}
+        map_ = projections[plane].fit_transform(np.concatenate([codes, centers]))
         shots.append({**shot, "points": _short(map_)})
     return {"shots": shots, "classes": y[drawn].tolist(), **scores(y, model.labels_)}
 

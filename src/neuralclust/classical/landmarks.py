@@ -198,6 +198,9 @@ class LandmarkSpectralClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
         some = X
         if n > _ROWS_EACH * p:
             some = X[np.sort(rng.choice(n, _ROWS_EACH * p, replace=False))]
+        if sp.issparse(some):  # KMeans takes no indices of 64 bits
+            short = [part.astype(np.int32, copy=False) for part in (some.indices, some.indptr)]
+            some = sp.csr_array((some.data, *short), shape=some.shape)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than landmarks are no harm
             centers = KMeans(p, init="random", n_init=1, max_iter=_STEPS, random_state=seed).fit(some).cluster_centers_
