@@ -188,9 +188,10 @@ def sweep(name: str, members: list[Group]) -> Figure:
         left, right = panel.get_xlim()
         wider = max(0.0, _NARROWEST - (right - left)) / 2
         panel.set_xlim(left - wider, right + wider)
-        seeds = "-".join(map(str, sorted({len(g.rows) for g in mine})))
-        panel.set_title(f"{method}: {name}, {mine[0].run.arguments['data']}, seeds: {seeds}", fontsize=10)
+        panel.set_title(method, fontsize=10)
         _open_frame(panel)
+    seeds = "-".join(map(str, sorted({len(g.rows) for g in members})))
+    figure.suptitle(f"{name}, {members[0].run.arguments['data']}, seeds: {seeds}", fontsize=11)
     return figure
 
 
