@@ -23,13 +23,13 @@ from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
 from neuralclust.data import Rows, Source, consecutive, part_of, sample_rows, value_range, warn_of_scale
 from neuralclust.functional import mask_noise, reconstruction_loss
-from neuralclust.kmeans import finite_codes, initial_centers, split_clusters
+from neuralclust.kmeans import finite_codes, split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.peers import Peers, find_peers
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
 from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
-from neuralclust.spectral import spectral_centers
+from neuralclust.spectral import first_centers
 from neuralclust.training import (
     Terms,
     Trainer,
@@ -272,10 +272,8 @@ class FitProcedure(BaseEstimator):
                     f"init has shape {centers.shape}; {expected} is needed: a centre for each cluster, in "
                     f"the space of the codes."
                 )
-        elif recipe.init == "spectral":
-            centers = spectral_centers(z, self.n_clusters, seed=seed)
         else:
-            centers = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
+            centers = first_centers(z, self.n_clusters, recipe.init, seed=seed)
         module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
         if isinstance(getattr(module.head, "target", None), BalancedTarget):
             with torch.no_grad():
@@ -376,17 +374,16 @@ class FitProcedure(BaseEstimator):
         """All parameters, with what None stands for filled in."""
         names = {*self._get_param_names(), *self._recipes[self.variant]}
         values = {name: self._value(name) for name in names}
-        if values["batch_size"] is None:
-            values["batch_size"] = usual_batch(n_samples)
+        for name in ("batch_size", "pretrain_batch_size"):
+            if values.setdefault(name, values["batch_size"]) is None:
+                values[name] = usual_batch(n_samples)
         # Scale without a shift where directions from the origin count.
         values.setdefault("keep_origin", self.encoder is None and values["normalize"])
-        values.setdefault("pretrain_batch_size", values["batch_size"])
         values.setdefault("pretrain_tol", values["tol"])
         values.setdefault("one_cycle", False)
-        steps = max(1, n_samples // values["batch_size"])
-        for name, enough in ENOUGH.items():
+        for name, (size, enough) in ENOUGH.items():
             if values.get(name) is None:
-                values[name] = enough.epochs(steps)
+                values[name] = enough.epochs(max(1, n_samples // values[size]))
         values["n_samples"] = n_samples
         values["memory"] = {}  # tensors that a stage keeps beside the module: checkpoints hold them
         return SimpleNamespace(**values)

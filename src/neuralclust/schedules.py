@@ -24,8 +24,11 @@ class Epochs(NamedTuple):
         return min(self.most, max(self.least, round(self.steps / steps)))
 
 
-# Epochs of a stage when nobody names them.
-ENOUGH = {"pretrain_epochs": Epochs(4000, 40, 150), "max_epochs": Epochs(2000, 20, 60)}
+# Epochs of a stage when nobody names them, and the parameter with the rows in a step of it.
+ENOUGH = {
+    "pretrain_epochs": ("pretrain_batch_size", Epochs(4000, 40, 150)),
+    "max_epochs": ("batch_size", Epochs(2000, 20, 60)),
+}
 
 
 def usual_batch(n_samples: int) -> int:

@@ -225,3 +225,10 @@ def spectral_centers(z: np.ndarray, n_clusters: int, *, n_neighbors: int = _NEIG
         if len(found) == n_clusters:
             return np.stack([some[labels == j].mean(axis=0) for j in found[first.argsort()]])
     return initial_centers(z, n_clusters, "k-means", n_init=10, seed=seed)
+
+
+def first_centers(z: np.ndarray, n_clusters: int, init: str, *, seed: int) -> np.ndarray:
+    """Centres ``(k, p)`` that training starts from: :func:`spectral_centers`, or those of ``initial_centers``."""
+    if init == "spectral":
+        return spectral_centers(z, n_clusters, seed=seed)
+    return initial_centers(z, n_clusters, init, n_init=10, seed=seed)

@@ -32,7 +32,7 @@ from neuralclust.functional import (
     squared_euclidean,
     unit_norm,
 )
-from neuralclust.kmeans import finite_codes, initial_centers
+from neuralclust.kmeans import finite_codes
 from neuralclust.nn import (
     Autoencoder,
     ClassifierLayer,
@@ -42,8 +42,8 @@ from neuralclust.nn import (
     StrideConvAutoencoder,
     WideAutoencoder,
 )
-from neuralclust.schedules import usual_batch
-from neuralclust.spectral import spectral_partition
+from neuralclust.schedules import joint_rate
+from neuralclust.spectral import first_centers, spectral_partition
 from neuralclust.training import (
     LEARNING_RATES,
     LabelChanges,
@@ -86,26 +86,28 @@ class NCSC(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default=None
-        Labels that the classifier starts from: of k-means on the bottleneck (on the codes, where there is none), of its
-        seeding, of random rows, of given centres in the space of the codes, or of spectral clustering of one batch's
-        A_s, as data on subspaces through the origin need. None: "k-means", or "spectral" with ``encoder=None``
-        (repaired); the paper starts from nothing, unless asked.
+        Labels that the classifier starts from: of the nearest centre on the bottleneck (on the codes, where there is
+        none), by k-means, its seeding, random rows or spectral clustering of a nearest-neighbour graph; of given
+        centres in the space of the codes. With ``encoder=None`` "spectral" is spectral clustering of one batch's A_s,
+        as data on subspaces through the origin need. None: "spectral" (repaired); the paper starts from nothing, unless
+        asked.
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 50 (paper, which names none).
     pretrain_epochs : int, default=None
-        Epochs of the autoencoder alone before. None: 100 (repaired), 60 (paper).
+        Epochs of the autoencoder alone before. None: enough for 4,000 steps, 40 to 150 (repaired), 60 (paper).
     batch_size : int, default=None
         Rows in a step of joint training: time and memory of a step grow with its square. None: 2,000, fewer for less
         than 16,000 rows (repaired); 5,000 (paper). Pretraining has 256 or fewer.
     lr, lr_classifier : float, default=None
-        Learning rates of the autoencoder and of the classifier in joint training. None: 3e-4 (repaired) or 1e-5
-        (paper), and 1e-3. Pretraining has the usual one of the optimiser, less in proportion to the root of a batch of
-        fewer than 256 rows.
+        Learning rates of the autoencoder and of the classifier. None: for the autoencoder the usual one of the
+        optimiser (Adam 1e-3; repaired) or 1e-5 (paper), for the classifier 1e-3. Repaired: pretraining rises to three
+        times as much and falls to 0; joint training falls to 0 by a cosine, from a third of it if None. In the paper's
+        variant pretraining has the usual rate.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
         Optimiser of the autoencoder and of the classifier; the classifier's start is learned by Adam.
     tol : float, default=1e-3
-        Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never.
-        Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
+        Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never. In
+        the paper's variant pretraining ends when ten epochs together improve the loss by at most 0.1 %.
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one, which collapses to one cluster. See Notes.
     augment : {"digits", "images", "table"}, callable or None, default=None
@@ -186,12 +188,13 @@ class NCSC(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "max_epochs": 30, "pretrain_epochs": 100, "batch_size": None, "lr": 3e-4, "lr_classifier": 1e-3, "u": 0.9,
-            "l": 0.5, "ridge": 0.1, "clustering_weight": 0.05, "normalize": True, "pretrain_tol": 1e-3,
+            "init": "spectral", "max_epochs": 30, "batch_size": None, "lr_classifier": 1e-3, "u": 0.9, "l": 0.5,
+            "ridge": 0.1, "clustering_weight": 0.05, "normalize": True, "pretrain_batch_size": None,
+            "pretrain_tol": 0.0, "one_cycle": True,
         },
         "paper": {
             "max_epochs": 50, "pretrain_epochs": 60, "batch_size": 5000, "lr": 1e-5, "lr_classifier": 1e-3, "u": 0.1,
-            "l": 0.9, "ridge": 0.2, "normalize": False, "pretrain_tol": 1e-3,
+            "l": 0.9, "ridge": 0.2, "normalize": False, "pretrain_batch_size": None, "pretrain_tol": 1e-3,
         },
     }  # fmt: skip
 
@@ -265,12 +268,9 @@ class NCSC(NeuralClusterer):
 
     def _recipe(self, n_samples: int) -> SimpleNamespace:
         recipe = super()._recipe(n_samples)
-        recipe.pretrain_batch_size = usual_batch(n_samples)
         if self._value("batch_size") is None:
             recipe.batch_size = min(2000, max(500, n_samples // 8))
         recipe.batch_size = min(recipe.batch_size, n_samples)
-        if recipe.init is None and self.variant == "repaired":
-            recipe.init = "spectral" if self.encoder is None else "k-means"
         return recipe
 
     def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
@@ -313,7 +313,8 @@ class NCSC(NeuralClusterer):
         """Rows and a cluster for each."""
         if self.n_clusters == 1:
             return source, torch.zeros(len(source), dtype=torch.long)
-        if isinstance(recipe.init, str) and recipe.init == "spectral":
+        given = isinstance(recipe.init, np.ndarray)
+        if self.encoder is None and not given and recipe.init == "spectral":
             enough = max(recipe.batch_size, 10 * self.n_clusters)
             chosen = torch.randperm(len(source), generator=trainer.generator)[:enough]
             rows = Rows(source, chosen)
@@ -322,7 +323,6 @@ class NCSC(NeuralClusterer):
             np.fill_diagonal(a, 0)
             labels, _ = spectral_partition((a + a.T) / 2, self.n_clusters, seed=seed)
             return rows, torch.from_numpy(labels)
-        given = isinstance(recipe.init, np.ndarray)
         squeeze = getattr(module.autoencoder, "squeeze", None)
 
         def space(x: Tensor) -> Tensor:
@@ -334,7 +334,7 @@ class NCSC(NeuralClusterer):
             centers = module.head.centers.clone()
         else:
             z = self._codes(module, source, trainer, space)
-            first = initial_centers(z, self.n_clusters, recipe.init, n_init=10, seed=seed)
+            first = first_centers(z, self.n_clusters, recipe.init, seed=seed)
             centers = torch.as_tensor(first, dtype=torch.float32, device=trainer.device)
 
         def nearest(x: Tensor) -> Tensor:
@@ -417,9 +417,11 @@ class NCSC(NeuralClusterer):
         """Of the classifier and, if it learns, of the autoencoder."""
         found = [make_optimizer(recipe.optimizer, list(module.head.parameters()), recipe.lr_classifier)]
         weights = trainable(module.autoencoder)
-        return [*found, make_optimizer(recipe.optimizer, weights, recipe.lr)] if weights else found
+        return [*found, make_optimizer(recipe.optimizer, weights, joint_rate(recipe))] if weights else found
 
     def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
+        if recipe.one_cycle:
+            return super()._pretraining(weights, recipe)
         # Small batches, small steps: with the usual rate the wide net dies on a few hundred rows.
         lr = LEARNING_RATES[recipe.optimizer] * (recipe.pretrain_batch_size / 256) ** 0.5
         return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuralclust.functional import unit_norm
 from neuralclust.nn.autoencoders import Autoencoder, dense, image_shape
 from neuralclust.nn.heads import CentroidLayer
 
@@ -29,6 +30,8 @@ class WideAutoencoder(Autoencoder):
         Width of the bottleneck.
     hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
         Layers of the encoder; the last is the length of a code.
+
+    With ``normalize`` the output of the bottleneck is of unit length, as codes are.
 
     Examples
     --------
@@ -57,7 +60,13 @@ class WideAutoencoder(Autoencoder):
 
     def squeeze(self, z: Tensor) -> Tensor:
         """Output of the bottleneck ``(b, bottleneck_dim)`` for codes ``(b, embed_dim)``."""
-        return cast(nn.Sequential, self.decoder)[0](z)
+        z = cast(nn.Sequential, self.decoder)[0](z).float()
+        return unit_norm(z) if self.normalize else z
+
+    def decode(self, z: Tensor) -> Tensor:
+        with self._autocast(z):
+            x = cast(nn.Sequential, self.decoder)[1:](self.squeeze(z))
+        return x.float()
 
 
 class StrideConvAutoencoder(Autoencoder):
