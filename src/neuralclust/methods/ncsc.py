@@ -121,8 +121,9 @@ class NCSC(NeuralClusterer):
         Weight of the coefficients' squares in the self-expression. None: 0.1 of the squared norm of the batch, or
         0.01 with ``encoder=None`` (repaired); 0.2 (paper: 2 / lambda_1).
     clustering_weight : float, default=None
-        Weight of the collaboration beside the mean squared error of a pixel. None: 0.05 (repaired); in the paper what
-        makes the two losses equal at the first batch (``loss_`` and ``score`` then take 1).
+        Weight of the collaboration beside the mean squared error of a pixel. None: 0.02, less where the scaled columns
+        have a mean variance below 0.02, as those of texts, in proportion to it (repaired); in the paper what makes the
+        two losses equal at the first batch (``loss_`` and ``score`` then take 1).
     balance_weight : float, default=0.5
         Of the balance term, within the collaboration (repaired).
     device : str or torch.device, default="auto"
@@ -189,7 +190,7 @@ class NCSC(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "init": "spectral", "max_epochs": 30, "batch_size": None, "lr_classifier": 1e-3, "u": 0.9, "l": 0.5,
-            "ridge": 0.1, "clustering_weight": 0.05, "normalize": True, "pretrain_batch_size": None,
+            "ridge": 0.1, "clustering_weight": 0.02, "normalize": True, "pretrain_batch_size": None,
             "pretrain_tol": 0.0, "one_cycle": True,
         },
         "paper": {
@@ -380,7 +381,7 @@ class NCSC(NeuralClusterer):
         p_view = None if view is x else module.head.logits(z_view).softmax(dim=1)
         terms = self._collaboration(z, p, p_view, self.balance_weight)
         rec = reconstruction_loss(view, module.decode(z_view))
-        return p, {"loss": rec + self._value("clustering_weight") * terms["clu"], "rec": rec, **terms}
+        return p, {"loss": rec + self._weight("clustering_weight", module) * terms["clu"], "rec": rec, **terms}
 
     def _collaboration(self, z: Tensor, p: Tensor, p_view: Tensor | None, balance_weight: float) -> Terms:
         with torch.no_grad():
