@@ -19,7 +19,7 @@ from neuralclust.kmeans import fit_kmeans, initial_centers
 _DENSE = 500  # rows up to which all eigenvectors are computed at once
 _PATIENCE = 10  # starts without a smaller cut
 _NEIGHBORS = 10
-_GRAPH_ROWS = 10_000  # rows of a graph that gives first centres
+GRAPH_ROWS = 10_000  # rows of a graph that gives first clusters
 _MOST_CLUSTERS = 50  # beyond, their eigenvectors take longer than the training
 _SPARE = 2.0  # eigenvectors looked at, per cluster
 
@@ -215,16 +215,28 @@ def spectral_centers(z: np.ndarray, n_clusters: int, *, n_neighbors: int = _NEIG
     >>> bool(np.abs(np.diff(spectral_centers(z, 2), axis=0)).min() > 8)
     True
     """
-    rows = np.random.default_rng(seed).permutation(len(z))[:_GRAPH_ROWS]
+    rows = np.random.default_rng(seed).permutation(len(z))[:GRAPH_ROWS]
     some = z[np.sort(rows)]
-    if 1 < n_clusters < min(len(some), 1 + _MOST_CLUSTERS):
-        graph = as_scipy(knn_graph(torch.from_numpy(some), min(n_neighbors, len(some) - 1)))
-        labels, _ = spectral_partition(graph, n_clusters, seed=seed)
-        # In the order of their first rows: that of k-means hangs on the last digits of the eigenvectors.
-        found, first = np.unique(labels, return_index=True)
-        if len(found) == n_clusters:
-            return np.stack([some[labels == j].mean(axis=0) for j in found[first.argsort()]])
+    labels = neighbor_partition(some, n_clusters, n_neighbors=n_neighbors, seed=seed)
+    if labels is not None:
+        return np.stack([some[labels == j].mean(axis=0) for j in range(n_clusters)])
     return initial_centers(z, n_clusters, "k-means", n_init=10, seed=seed)
+
+
+def neighbor_partition(z: np.ndarray, n_clusters: int, *, n_neighbors: int, seed: int) -> np.ndarray | None:
+    """Clusters ``(n,)`` of the nearest-neighbour graph of some thousands of rows ``(n, p)``.
+
+    None if there are more than 50 to find, or fewer are found, as with duplicate rows.
+    """
+    if not 1 < n_clusters < min(len(z), 1 + _MOST_CLUSTERS):
+        return None
+    graph = as_scipy(knn_graph(torch.from_numpy(z), min(n_neighbors, len(z) - 1)))
+    labels, _ = spectral_partition(graph, n_clusters, seed=seed)
+    found, first = np.unique(labels, return_index=True)
+    if len(found) < n_clusters:
+        return None
+    # In the order of their first rows: that of k-means hangs on the last digits of the eigenvectors.
+    return first.argsort().argsort()[labels]
 
 
 def first_centers(z: np.ndarray, n_clusters: int, init: str, *, seed: int) -> np.ndarray:

@@ -43,7 +43,7 @@ from neuralclust.nn import (
     WideAutoencoder,
 )
 from neuralclust.schedules import joint_rate
-from neuralclust.spectral import first_centers, spectral_partition
+from neuralclust.spectral import GRAPH_ROWS, first_centers, neighbor_partition, spectral_partition
 from neuralclust.training import (
     LEARNING_RATES,
     LabelChanges,
@@ -58,6 +58,7 @@ from neuralclust.training import (
 )
 
 _WARM_STEPS = 200
+_NEIGHBORS = 5
 _FEATURES_RIDGE = 0.01  # for features as they are, which keep their mean
 _COLLAPSING = 0.8  # of the effective number of clusters at the start
 _CONVOLUTIONAL: dict[str, dict[str, Any]] = {
@@ -86,11 +87,11 @@ class NCSC(NeuralClusterer):
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default=None
-        Labels that the classifier starts from: of the nearest centre on the bottleneck (on the codes, where there is
-        none), by k-means, its seeding, random rows or spectral clustering of a nearest-neighbour graph; of given
-        centres in the space of the codes. With ``encoder=None`` "spectral" is spectral clustering of one batch's A_s,
-        as data on subspaces through the origin need. None: "spectral" (repaired); the paper starts from nothing, unless
-        asked.
+        Labels that the classifier starts from, found on the bottleneck (on the codes, where there is none): clusters of
+        a nearest-neighbour graph of at most 10,000 rows (beyond 50 clusters those of k-means), of k-means, of its
+        seeding or of random rows; or of given centres in the space of the codes. With ``encoder=None`` "spectral" is
+        spectral clustering of one batch's A_s, as data on subspaces through the origin need. None: "spectral"
+        (repaired); the paper starts from nothing, unless asked.
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 50 (paper, which names none).
     pretrain_epochs : int, default=None
@@ -121,7 +122,7 @@ class NCSC(NeuralClusterer):
         Weight of the coefficients' squares in the self-expression. None: 0.1 of the squared norm of the batch, or
         0.01 with ``encoder=None`` (repaired); 0.2 (paper: 2 / lambda_1).
     clustering_weight : float, default=None
-        Weight of the collaboration beside the mean squared error of a pixel. None: 0.02, less where the scaled columns
+        Weight of the collaboration beside the mean squared error of a pixel. None: 0.005, less where the scaled columns
         have a mean variance below 0.02, as those of texts, in proportion to it (repaired); in the paper what makes the
         two losses equal at the first batch (``loss_`` and ``score`` then take 1).
     balance_weight : float, default=0.5
@@ -190,7 +191,7 @@ class NCSC(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "init": "spectral", "max_epochs": 30, "batch_size": None, "lr_classifier": 1e-3, "u": 0.9, "l": 0.5,
-            "ridge": 0.1, "clustering_weight": 0.02, "normalize": True, "pretrain_batch_size": None,
+            "ridge": 0.1, "clustering_weight": 0.005, "normalize": True, "pretrain_batch_size": None,
             "pretrain_tol": 0.0, "one_cycle": True,
         },
         "paper": {
@@ -315,20 +316,19 @@ class NCSC(NeuralClusterer):
         if self.n_clusters == 1:
             return source, torch.zeros(len(source), dtype=torch.long)
         given = isinstance(recipe.init, np.ndarray)
-        if self.encoder is None and not given and recipe.init == "spectral":
-            enough = max(recipe.batch_size, 10 * self.n_clusters)
-            chosen = torch.randperm(len(source), generator=trainer.generator)[:enough]
-            rows = Rows(source, chosen)
-            z = finite_codes(map_rows(module, module.encode, rows, tile=TILE, device=trainer.device))
-            a = self._self_expressive(torch.from_numpy(z).to(trainer.device)).cpu().double().numpy()
-            np.fill_diagonal(a, 0)
-            labels, _ = spectral_partition((a + a.T) / 2, self.n_clusters, seed=seed)
-            return rows, torch.from_numpy(labels)
         squeeze = getattr(module.autoencoder, "squeeze", None)
 
         def space(x: Tensor) -> Tensor:
             z = module.encode(x)
             return z if squeeze is None or given else F.normalize(squeeze(z), dim=1)
+
+        if not given and recipe.init == "spectral":
+            enough = GRAPH_ROWS if self.encoder is not None else max(recipe.batch_size, 10 * self.n_clusters)
+            rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:enough])
+            z = finite_codes(map_rows(module, space, rows, tile=TILE, device=trainer.device))
+            found = self._partition(z, trainer.device, seed)
+            if found is not None:
+                return rows, torch.from_numpy(found)
 
         if given:
             super()._place_centers(module, source, recipe, trainer, seed)
@@ -342,6 +342,14 @@ class NCSC(NeuralClusterer):
             return squared_euclidean(space(x), centers).argmin(dim=1)
 
         return source, torch.from_numpy(map_rows(module, nearest, source, tile=TILE, device=trainer.device))
+
+    def _partition(self, z: np.ndarray, device: torch.device, seed: int) -> np.ndarray | None:
+        """Clusters of the graph of nearest neighbours or, of features as they are, of A_s."""
+        if self.encoder is not None:
+            return neighbor_partition(z, self.n_clusters, n_neighbors=_NEIGHBORS, seed=seed)
+        a = self._self_expressive(torch.from_numpy(z).to(device)).cpu().double().numpy()
+        np.fill_diagonal(a, 0)
+        return spectral_partition((a + a.T) / 2, self.n_clusters, seed=seed)[0]
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         self._mean_codes(module, source, device)
