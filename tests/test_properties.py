@@ -66,7 +66,7 @@ PARAMETERS = {
     "variant": st.sampled_from(["repaired", "paper", "printed"]),
     "augment": st.sampled_from([None, "digits", "images", "table", "nonsense"]),
     "target": st.sampled_from([None, "balanced", "hard", "soft"]),
-    "init": st.sampled_from([None, "spectral", "k-means", "k-means++", "random", "kaiming", "nonsense"]),
+    "init": st.sampled_from([None, "graph", "spectral", "k-means", "k-means++", "random", "kaiming", "nonsense"]),
     "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
     "clustering_weight": st.sampled_from([None, 0.0, 1.0, 1e10, -1.0]),
     "embed_dim": st.integers(0, 5),

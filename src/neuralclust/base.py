@@ -26,11 +26,12 @@ from torch import nn
 from neuralclust._warn import warn
 from neuralclust.augment import AUGMENTATIONS
 from neuralclust.data import Source, as_source, consecutive
-from neuralclust.fitting import TILE, FitProcedure
+from neuralclust.fitting import FitProcedure
 from neuralclust.peers import apart
 from neuralclust.runtime import draw_seeds, seeded
 from neuralclust.training import (
     LEARNING_RATES,
+    TILE,
     Update,
     make_optimizer,
     map_rows,

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 
 from neuralclust._warn import warn
@@ -31,6 +30,7 @@ from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, s
 from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import first_centers
 from neuralclust.training import (
+    TILE,
     Terms,
     Trainer,
     Update,
@@ -41,8 +41,8 @@ from neuralclust.training import (
     settled,
     trainable,
 )
+from neuralclust.warmstart import draw_together, graph_clusters
 
-TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
 _VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 
@@ -263,18 +263,15 @@ class FitProcedure(BaseEstimator):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> np.ndarray | None:
         """First centres, from the codes of all rows or of as many as fit into memory; these codes."""
-        z = self._codes(module, source, trainer)
-        if isinstance(recipe.init, np.ndarray):
-            expected = (self.n_clusters, z.shape[1])
-            centers = check_array(recipe.init, dtype=np.float32, ensure_2d=False, input_name="init")
-            if centers.shape != expected:
-                raise ValueError(
-                    f"init has shape {centers.shape}; {expected} is needed: a centre for each cluster, in "
-                    f"the space of the codes."
-                )
+        found = None
+        if isinstance(recipe.init, str) and recipe.init == "graph":
+            found = graph_clusters(module, source, module.encode, self.n_clusters, trainer, seed)
+        if found is not None:
+            z = draw_together(self, module, *found, recipe, trainer)
         else:
+            z = self._codes(module, source, trainer)
             centers = first_centers(z, self.n_clusters, recipe.init, seed=seed)
-        module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
+            module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
         if isinstance(getattr(module.head, "target", None), BalancedTarget):
             with torch.no_grad():
                 parts = torch.as_tensor(z).split(2**14)

@@ -11,6 +11,7 @@ import torch
 from scipy.linalg import eigh
 from scipy.sparse.linalg import lobpcg
 from sklearn.preprocessing import normalize
+from sklearn.utils import check_array
 from torch import Tensor
 
 from neuralclust.functional.graph import knn_graph
@@ -239,8 +240,17 @@ def neighbor_partition(z: np.ndarray, n_clusters: int, *, n_neighbors: int, seed
     return first.argsort().argsort()[labels]
 
 
-def first_centers(z: np.ndarray, n_clusters: int, init: str, *, seed: int) -> np.ndarray:
-    """Centres ``(k, p)`` that training starts from: :func:`spectral_centers`, or those of ``initial_centers``."""
-    if init == "spectral":
-        return spectral_centers(z, n_clusters, seed=seed)
-    return initial_centers(z, n_clusters, init, n_init=10, seed=seed)
+def first_centers(z: np.ndarray, n_clusters: int, init: str | np.ndarray, *, seed: int) -> np.ndarray:
+    """Centres ``(k, p)`` that training starts from: given ones, :func:`spectral_centers`, or ``initial_centers``."""
+    if not isinstance(init, np.ndarray):
+        if init in ("spectral", "graph"):
+            return spectral_centers(z, n_clusters, seed=seed)
+        return initial_centers(z, n_clusters, init, n_init=10, seed=seed)
+    expected = (n_clusters, z.shape[1])
+    centers = check_array(init, dtype=np.float32, ensure_2d=False, input_name="init")
+    if centers.shape != expected:
+        raise ValueError(
+            f"init has shape {centers.shape}; {expected} is needed: a centre for each cluster, in the space of the "
+            f"codes."
+        )
+    return centers

@@ -6,7 +6,7 @@ is sure of become positives for the classifier, pairs that it is sure to be unre
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -22,7 +22,6 @@ from neuralclust._warn import warn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE
 from neuralclust.functional import (
     class_affinity,
     coefficient_affinity,
@@ -43,9 +42,10 @@ from neuralclust.nn import (
     WideAutoencoder,
 )
 from neuralclust.schedules import joint_rate
-from neuralclust.spectral import GRAPH_ROWS, first_centers, neighbor_partition, spectral_partition
+from neuralclust.spectral import first_centers, spectral_partition
 from neuralclust.training import (
     LEARNING_RATES,
+    TILE,
     LabelChanges,
     RunningMeans,
     Terms,
@@ -56,9 +56,8 @@ from neuralclust.training import (
     map_rows,
     trainable,
 )
+from neuralclust.warmstart import graph_clusters, learn
 
-_WARM_STEPS = 200
-_NEIGHBORS = 5
 _FEATURES_RIDGE = 0.01  # for features as they are, which keep their mean
 _COLLAPSING = 0.8  # of the effective number of clusters at the start
 _CONVOLUTIONAL: dict[str, dict[str, Any]] = {
@@ -305,9 +304,7 @@ class NCSC(NeuralClusterer):
                 z = module.encode(x)
             return {"loss": F.cross_entropy(module.head.logits(z), labels[index.to(labels.device)])}
 
-        update = Update(loss, torch.optim.Adam(module.head.parameters(), 1e-2), rate=cosine_rate)
-        steps = max(1, len(rows) // trainer.batch_size)
-        trainer.fit(module, rows, [update], stage="warm start", epochs=math.ceil(_WARM_STEPS / steps))
+        learn(module, rows, Update(loss, torch.optim.Adam(module.head.parameters(), 1e-2), rate=cosine_rate), trainer)
 
     def _first_labels(
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
@@ -323,13 +320,9 @@ class NCSC(NeuralClusterer):
             return z if squeeze is None or given else F.normalize(squeeze(z), dim=1)
 
         if not given and recipe.init == "spectral":
-            enough = GRAPH_ROWS if self.encoder is not None else max(recipe.batch_size, 10 * self.n_clusters)
-            rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:enough])
-            z = finite_codes(map_rows(module, space, rows, tile=TILE, device=trainer.device))
-            found = self._partition(z, trainer.device, seed)
+            found = self._graph(module, source, recipe, trainer, space, seed)
             if found is not None:
-                return rows, torch.from_numpy(found)
-
+                return found
         if given:
             super()._place_centers(module, source, recipe, trainer, seed)
             centers = module.head.centers.clone()
@@ -343,13 +336,24 @@ class NCSC(NeuralClusterer):
 
         return source, torch.from_numpy(map_rows(module, nearest, source, tile=TILE, device=trainer.device))
 
-    def _partition(self, z: np.ndarray, device: torch.device, seed: int) -> np.ndarray | None:
-        """Clusters of the graph of nearest neighbours or, of features as they are, of A_s."""
+    def _graph(
+        self,
+        module: ClusterModule,
+        source: Source,
+        recipe: SimpleNamespace,
+        trainer: Trainer,
+        space: Callable[[Tensor], Tensor],
+        seed: int,
+    ) -> tuple[Source, Tensor] | None:
+        """Rows and their clusters in the graph of nearest neighbours or, of features as they are, of A_s."""
         if self.encoder is not None:
-            return neighbor_partition(z, self.n_clusters, n_neighbors=_NEIGHBORS, seed=seed)
-        a = self._self_expressive(torch.from_numpy(z).to(device)).cpu().double().numpy()
+            return graph_clusters(module, source, space, self.n_clusters, trainer, seed)
+        enough = max(recipe.batch_size, 10 * self.n_clusters)
+        rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:enough])
+        z = finite_codes(map_rows(module, module.encode, rows, tile=TILE, device=trainer.device))
+        a = self._self_expressive(torch.from_numpy(z).to(trainer.device)).cpu().double().numpy()
         np.fill_diagonal(a, 0)
-        return spectral_partition((a + a.T) / 2, self.n_clusters, seed=seed)[0]
+        return rows, torch.from_numpy(spectral_partition((a + a.T) / 2, self.n_clusters, seed=seed)[0])
 
     def _summarize(self, module: ClusterModule, source: Source, recipe: SimpleNamespace, device: torch.device) -> None:
         self._mean_codes(module, source, device)

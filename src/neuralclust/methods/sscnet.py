@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from neuralclust.augment import Augmentation
 from neuralclust.base import AUGMENT, NeuralClusterer
 from neuralclust.data import Rows, Source
-from neuralclust.fitting import TILE
 from neuralclust.functional import adaptive_weights, knn_graph, laplacian, squared_euclidean
 from neuralclust.functional.graph import multiply
 from neuralclust.kmeans import finite_codes, fit_kmeans
@@ -23,6 +22,7 @@ from neuralclust.nn import DLADMM, Autoencoder, ClusterModule, Features, Spectra
 from neuralclust.nn.eigen import random_orthonormal
 from neuralclust.spectral import as_scipy, spectral_partition
 from neuralclust.training import (
+    TILE,
     LabelChanges,
     RunningMeans,
     Terms,

@@ -1,0 +1,89 @@
+"""A start from the clusters of a nearest-neighbour graph of the codes, which the network learns before anything else.
+
+Such clusters are far better than their means tell: rows of one cluster lie along a curved sheet, and the nearest mean
+of a row is often that of another one. So the sheets are drawn together first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuralclust.data import Rows, Source
+from neuralclust.functional import reconstruction_loss, squared_euclidean
+from neuralclust.kmeans import finite_codes
+from neuralclust.schedules import joint_rate
+from neuralclust.spectral import GRAPH_ROWS, neighbor_partition
+from neuralclust.training import TILE, Terms, Trainer, Update, cosine_rate, make_optimizer, map_rows, trainable
+
+if TYPE_CHECKING:
+    from neuralclust.fitting import FitProcedure
+    from neuralclust.nn import ClusterModule
+
+_NEIGHBORS = 5
+_STEPS = 200
+_WIDTH = 0.1  # of the softmax, over the mean squared distance of the centres
+
+
+def graph_clusters(
+    module: ClusterModule,
+    source: Source,
+    encode: Callable[[Tensor], Tensor],
+    n_clusters: int,
+    trainer: Trainer,
+    seed: int,
+) -> tuple[Source, Tensor] | None:
+    """At most 10,000 random rows and their clusters in the graph of the nearest neighbours of their codes.
+
+    None if there are more than 50 clusters to find, or fewer are found.
+    """
+    rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:GRAPH_ROWS])
+    z = finite_codes(map_rows(module, encode, rows, tile=TILE, device=trainer.device))
+    labels = neighbor_partition(z, n_clusters, n_neighbors=_NEIGHBORS, seed=seed)
+    return None if labels is None else (rows, torch.from_numpy(labels).to(trainer.device))
+
+
+def learn(module: ClusterModule, rows: Source, update: Update, trainer: Trainer) -> None:
+    """As many epochs as give some hundred steps."""
+    steps = max(1, len(rows) // trainer.batch_size)
+    trainer.fit(module, rows, [update], stage="warm start", epochs=math.ceil(_STEPS / steps))
+
+
+def draw_together(
+    model: FitProcedure, module: ClusterModule, rows: Source, labels: Tensor, recipe: SimpleNamespace, trainer: Trainer
+) -> np.ndarray:
+    """Teach the encoder these clusters of rows, by cross-entropy beside the reconstruction; the codes of the rows.
+
+    The centres become the means of the clusters.
+    """
+
+    def place() -> tuple[np.ndarray, Tensor]:
+        z = finite_codes(map_rows(module, module.encode, rows, tile=TILE, device=trainer.device))
+        means = torch.from_numpy(np.stack([z[members == j].mean(axis=0) for j in range(members.max() + 1)]))
+        module.head.init_(means.to(trainer.device))
+        return z, module.head.centers.detach().clone()
+
+    def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
+        view, z, codes = model._encode_views(module, x)
+        given = labels[index.to(labels.device)]
+        logits = (-squared_euclidean(each, means) / width for each in codes)
+        clu = torch.stack([F.cross_entropy(each, given) for each in logits]).mean()
+        rec = reconstruction_loss(view, module.decode(z))
+        return {"loss": rec + model._weight("clustering_weight", module) * clu, "rec": rec, "clu": clu}
+
+    members = labels.cpu().numpy()
+    z, means = place()
+    width = _WIDTH * squared_euclidean(means, means).mean()
+    weights = trainable(module.autoencoder)
+    if weights and getattr(model, "end_to_end", True):
+        optimizer = make_optimizer(recipe.optimizer, weights, joint_rate(recipe))
+        learn(module, rows, Update(loss, optimizer, rate=cosine_rate), trainer)
+        z, _ = place()
+    return z
