@@ -44,7 +44,7 @@ class KMeansNet(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random"} or ndarray, default=None
         First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
         k-means, by its seeding or as random rows, or given. "graph": the clusters of a nearest-neighbour graph of the
-        codes, of as many rows, which the encoder learns first; the most accurate. None: "spectral" (repaired),
+        codes, of as many rows, which the encoder learns first; often better. None: "spectral" (repaired),
         "k-means++" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
