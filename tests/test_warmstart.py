@@ -5,8 +5,9 @@ import pytest
 import torch
 from sklearn.datasets import make_moons
 
-from neuralclust import DCSAI, TELL, KMeansNet
+from neuralclust import DCSAI, NCSC, TELL, KMeansNet
 from neuralclust.metrics import clustering_accuracy
+from neuralclust.nn import WideAutoencoder
 
 METHODS = [TELL, KMeansNet, DCSAI]
 SMALL = {"hidden_layer_sizes": (100, 100), "embed_dim": 8, "pretrain_epochs": 40, "max_epochs": 0, "random_state": 0}
@@ -49,7 +50,22 @@ def test_an_encoder_that_does_not_learn_stays_as_it_is(method, moons):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_where_the_graph_has_too_few_clusters_k_means_starts(method):
-    X = np.repeat(np.eye(4, dtype="float32"), 10, axis=0)
-    model = method(4, init="graph", **SMALL).fit(X)
-    assert len(set(model.labels_)) == 4
+def test_beyond_50_clusters_k_means_starts(method):
+    X = np.random.default_rng(0).normal(size=(150, 4)).astype("float32")
+    settings = SMALL | {"pretrain_epochs": 2}
+    model = method(51, init="graph", **settings).fit(X)
+    assert np.array_equal(model.cluster_centers_, method(51, init="k-means", **settings).fit(X).cluster_centers_)
+
+
+def test_ncsc_starts_from_the_clusters_of_the_graph(moons):
+    X, y = moons
+    starts = [clustering_accuracy(y, NCSC(2, init=init, **SMALL).fit_predict(X)) for init in ("spectral", "k-means")]
+    assert starts[0] > starts[1] + 0.03
+
+
+def test_the_bottleneck_is_of_unit_length_where_codes_are():
+    net = WideAutoencoder((12,), 3, hidden_layer_sizes=(20, 40))
+    net.normalize = True
+    z = net.encode(torch.rand(5, 12))
+    assert torch.allclose(net.squeeze(z).norm(dim=1), torch.ones(5))
+    assert torch.equal(net.decode(z), net.decoder[1:](net.squeeze(z)))

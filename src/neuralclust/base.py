@@ -29,6 +29,7 @@ from neuralclust.data import Source, as_source, consecutive
 from neuralclust.fitting import FitProcedure
 from neuralclust.peers import apart
 from neuralclust.runtime import draw_seeds, seeded
+from neuralclust.schedules import joint_rate
 from neuralclust.training import (
     LEARNING_RATES,
     TILE,
@@ -283,7 +284,8 @@ class NeuralClusterer(
             weights = trainable(self.module_.autoencoder)
             encoder = None
             if weights:
-                encoder = Update(self._encoder_loss, make_optimizer(recipe.optimizer, weights, recipe.lr))
+                joint = recipe.lr if self._centers_decide else joint_rate(recipe)
+                encoder = Update(self._encoder_loss, make_optimizer(recipe.optimizer, weights, joint))
             self._online = self._centers_update(self.module_, recipe), encoder
         return self._online
 

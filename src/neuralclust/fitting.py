@@ -30,6 +30,7 @@ from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, s
 from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import first_centers
 from neuralclust.training import (
+    CODE_BYTES,
     TILE,
     Terms,
     Trainer,
@@ -44,7 +45,6 @@ from neuralclust.training import (
 from neuralclust.warmstart import draw_together, graph_clusters
 
 _VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
-_CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 
 
 class FitProcedure(BaseEstimator):
@@ -264,13 +264,15 @@ class FitProcedure(BaseEstimator):
     ) -> np.ndarray | None:
         """First centres, from the codes of all rows or of as many as fit into memory; these codes."""
         found = None
-        if isinstance(recipe.init, str) and recipe.init == "graph":
+        graph = isinstance(recipe.init, str) and recipe.init == "graph"
+        if graph:
             found = graph_clusters(module, source, module.encode, self.n_clusters, trainer, seed)
         if found is not None:
             z = draw_together(self, module, *found, recipe, trainer)
         else:
             z = self._codes(module, source, trainer)
-            centers = first_centers(z, self.n_clusters, recipe.init, seed=seed)
+            init = "k-means" if graph else recipe.init
+            centers = first_centers(z, self.n_clusters, init, seed=seed)
             module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
         if isinstance(getattr(module.head, "target", None), BalancedTarget):
             with torch.no_grad():
@@ -286,12 +288,12 @@ class FitProcedure(BaseEstimator):
         trainer: Trainer,
         encode: Callable[[Tensor], Tensor] | None = None,
     ) -> np.ndarray:
-        """Codes of all rows, or of a random part of them that fits into ``_CODE_BYTES``."""
+        """Codes of all rows, or of a random part of them that fits into ``CODE_BYTES``."""
         encode = encode or module.encode
         (_, row), *_ = source.batches([torch.tensor([0])])
         with torch.no_grad():
             width = encode(module.eval().prepare(row.to(trainer.device))).shape[1]
-        most = max(_CODE_BYTES // (4 * width), 100 * self.n_clusters)
+        most = max(CODE_BYTES // (4 * width), 100 * self.n_clusters)
         rows: Source = source
         if most < len(source):
             chosen = torch.randperm(len(source), generator=trainer.generator)[:most].sort().values

@@ -243,7 +243,7 @@ def neighbor_partition(z: np.ndarray, n_clusters: int, *, n_neighbors: int, seed
 def first_centers(z: np.ndarray, n_clusters: int, init: str | np.ndarray, *, seed: int) -> np.ndarray:
     """Centres ``(k, p)`` that training starts from: given ones, :func:`spectral_centers`, or ``initial_centers``."""
     if not isinstance(init, np.ndarray):
-        if init in ("spectral", "graph"):
+        if init == "spectral":
             return spectral_centers(z, n_clusters, seed=seed)
         return initial_centers(z, n_clusters, init, n_init=10, seed=seed)
     expected = (n_clusters, z.shape[1])

@@ -16,12 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuralclust.data import Rows, Source
+from neuralclust.data import Rows, Source, part_of
 from neuralclust.functional import reconstruction_loss, squared_euclidean
 from neuralclust.kmeans import finite_codes
 from neuralclust.schedules import joint_rate
 from neuralclust.spectral import GRAPH_ROWS, neighbor_partition
-from neuralclust.training import TILE, Terms, Trainer, Update, cosine_rate, make_optimizer, map_rows, trainable
+from neuralclust.training import (
+    CODE_BYTES,
+    TILE,
+    Terms,
+    Trainer,
+    Update,
+    cosine_rate,
+    make_optimizer,
+    map_rows,
+    trainable,
+)
 
 if TYPE_CHECKING:
     from neuralclust.fitting import FitProcedure
@@ -40,14 +50,27 @@ def graph_clusters(
     trainer: Trainer,
     seed: int,
 ) -> tuple[Source, Tensor] | None:
-    """At most 10,000 random rows and their clusters in the graph of the nearest neighbours of their codes.
+    """At most 10,000 random rows, fewer if codes are wide, and their clusters in the graph of the nearest neighbours.
 
     None if there are more than 50 clusters to find, or fewer are found.
     """
-    rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:GRAPH_ROWS])
-    z = finite_codes(map_rows(module, encode, rows, tile=TILE, device=trainer.device))
-    labels = neighbor_partition(z, n_clusters, n_neighbors=_NEIGHBORS, seed=seed)
+    chosen = torch.randperm(len(source), generator=trainer.generator)
+    width = _encoded(module, Rows(source, chosen[:1]), encode, trainer, alone=True).shape[1]
+    most = min(GRAPH_ROWS, max(CODE_BYTES // (4 * width), 100 * n_clusters))
+    rows = Rows(source, chosen[:most])
+    z = _encoded(module, rows, encode, trainer)
+    # One process finds them for all: others might find others, by the last digits of the eigenvectors.
+    labels = trainer.peers.first(lambda: neighbor_partition(z, n_clusters, n_neighbors=_NEIGHBORS, seed=seed))
     return None if labels is None else (rows, torch.from_numpy(labels).to(trainer.device))
+
+
+def _encoded(
+    module: ClusterModule, rows: Source, encode: Callable[[Tensor], Tensor], trainer: Trainer, *, alone: bool = False
+) -> np.ndarray:
+    if alone:
+        return map_rows(module, encode, rows, tile=TILE, device=trainer.device)
+    z = map_rows(module, encode, part_of(rows, trainer.peers), tile=TILE, device=trainer.device)
+    return finite_codes(trainer.peers.join(z, len(rows)))
 
 
 def learn(module: ClusterModule, rows: Source, update: Update, trainer: Trainer) -> None:
@@ -61,11 +84,11 @@ def draw_together(
 ) -> np.ndarray:
     """Teach the encoder these clusters of rows, by cross-entropy beside the reconstruction; the codes of the rows.
 
-    The centres become the means of the clusters.
+    The centres become the means of the clusters. An encoder that may not learn stays as it is.
     """
 
     def place() -> tuple[np.ndarray, Tensor]:
-        z = finite_codes(map_rows(module, module.encode, rows, tile=TILE, device=trainer.device))
+        z = _encoded(module, rows, module.encode, trainer)
         means = torch.from_numpy(np.stack([z[members == j].mean(axis=0) for j in range(members.max() + 1)]))
         module.head.init_(means.to(trainer.device))
         return z, module.head.centers.detach().clone()

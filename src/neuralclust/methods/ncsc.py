@@ -101,8 +101,9 @@ class NCSC(NeuralClusterer):
     lr, lr_classifier : float, default=None
         Learning rates of the autoencoder and of the classifier. None: for the autoencoder the usual one of the
         optimiser (Adam 1e-3; repaired) or 1e-5 (paper), for the classifier 1e-3. Repaired: pretraining rises to three
-        times as much and falls to 0; joint training falls to 0 by a cosine, from a third of it if None. In the paper's
-        variant pretraining has the usual rate.
+        times as much and falls to 0; joint training falls to 0 by a cosine, from a third of it if None, less in
+        batches below 86. In the paper's variant pretraining has the usual rate. Either pretraining takes less, by the
+        root, where batches have fewer than 256 rows.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default="adam"
         Optimiser of the autoencoder and of the classifier; the classifier's start is learned by Adam.
     tol : float, default=1e-3
@@ -328,7 +329,8 @@ class NCSC(NeuralClusterer):
             centers = module.head.centers.clone()
         else:
             z = self._codes(module, source, trainer, space)
-            first = first_centers(z, self.n_clusters, recipe.init, seed=seed)
+            init = "k-means" if recipe.init == "spectral" else recipe.init  # the graph has fewer clusters
+            first = first_centers(z, self.n_clusters, init, seed=seed)
             centers = torch.as_tensor(first, dtype=torch.float32, device=trainer.device)
 
         def nearest(x: Tensor) -> Tensor:

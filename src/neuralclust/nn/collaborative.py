@@ -20,7 +20,7 @@ class WideAutoencoder(Autoencoder):
 
     Self-expression needs codes of many more dimensions than there are clusters ("latent dimension above 9 k"); a
     bottleneck is what makes an autoencoder learn clusters. This has both: ``m - 500 - 500 - 2000`` (the code) and
-    ``- 10 - 2000 - 500 - 500 - m`` (the decoder).
+    ``- 10 - 2000 - 500 - 500 - m`` (the decoder). With ``normalize`` the bottleneck, too, has unit length.
 
     Parameters
     ----------
@@ -30,8 +30,6 @@ class WideAutoencoder(Autoencoder):
         Width of the bottleneck.
     hidden_layer_sizes : sequence of int, default=(500, 500, 2000)
         Layers of the encoder; the last is the length of a code.
-
-    With ``normalize`` the output of the bottleneck is of unit length, as codes are.
 
     Examples
     --------
