@@ -42,6 +42,9 @@ from neuralclust.training import (
 
 AUGMENT: list[Any] = [StrOptions(set(AUGMENTATIONS)), callable, None]  # what the parameter of that name may be
 
+# of methods whose encoder can learn the clusters of a graph first
+INIT: list[Any] = [StrOptions({"graph", "spectral", "k-means", "k-means++", "random"}), np.ndarray, None]
+
 
 class NeuralClusterer(
     CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, FitProcedure
@@ -284,8 +287,7 @@ class NeuralClusterer(
             weights = trainable(self.module_.autoencoder)
             encoder = None
             if weights:
-                joint = recipe.lr if self._centers_decide else joint_rate(recipe)
-                encoder = Update(self._encoder_loss, make_optimizer(recipe.optimizer, weights, joint))
+                encoder = Update(self._encoder_loss, make_optimizer(recipe.optimizer, weights, joint_rate(recipe)))
             self._online = self._centers_update(self.module_, recipe), encoder
         return self._online
 

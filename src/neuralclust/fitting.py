@@ -22,7 +22,7 @@ from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
 from neuralclust.data import Rows, Source, consecutive, part_of, sample_rows, value_range, warn_of_scale
 from neuralclust.functional import mask_noise, reconstruction_loss
-from neuralclust.kmeans import finite_codes, split_clusters
+from neuralclust.kmeans import split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.peers import Peers, find_peers
@@ -30,19 +30,17 @@ from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, s
 from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import first_centers
 from neuralclust.training import (
-    CODE_BYTES,
     TILE,
     Terms,
     Trainer,
     Update,
     make_optimizer,
-    map_rows,
     mean_loss,
     one_cycle,
     settled,
     trainable,
 )
-from neuralclust.warmstart import draw_together, graph_clusters
+from neuralclust.warmstart import draw_together, encoded, graph_clusters, rows_held
 
 _VARIED = 0.02  # mean variance of scaled columns from which clustering weights are the usual ones: that of faces
 
@@ -288,18 +286,14 @@ class FitProcedure(BaseEstimator):
         trainer: Trainer,
         encode: Callable[[Tensor], Tensor] | None = None,
     ) -> np.ndarray:
-        """Codes of all rows, or of a random part of them that fits into ``CODE_BYTES``."""
+        """Codes of all rows, or of a random part of them that fits into memory."""
         encode = encode or module.encode
-        (_, row), *_ = source.batches([torch.tensor([0])])
-        with torch.no_grad():
-            width = encode(module.eval().prepare(row.to(trainer.device))).shape[1]
-        most = max(CODE_BYTES // (4 * width), 100 * self.n_clusters)
+        most = rows_held(module, source, encode, self.n_clusters, trainer)
         rows: Source = source
         if most < len(source):
             chosen = torch.randperm(len(source), generator=trainer.generator)[:most].sort().values
             rows = Rows(source, chosen)
-        z = map_rows(module, encode, part_of(rows, trainer.peers), tile=TILE, device=trainer.device)
-        return finite_codes(trainer.peers.join(z, len(rows)))
+        return encoded(module, rows, encode, trainer)
 
     @torch.no_grad()
     def _all_codes(self, module: ClusterModule, source: Source, device: torch.device) -> Iterator[Tensor]:

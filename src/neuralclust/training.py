@@ -24,7 +24,6 @@ Loss = Callable[[ClusterModule, Tensor, Tensor], Terms]
 # Learning rate when the user names none: torch's own default, save where that is of no use here.
 LEARNING_RATES = {"adam": 1e-3, "adadelta": 1.0, "adagrad": 1e-2, "rmsprop": 1e-3, "sgd": 1e-2}
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
-CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 _SCALED_BYTES = 2**24  # rows kept as scaled float32 while training
 _RISE, _LEAST_RATE = 0.3, 0.04  # of a one-cycle rate: length of the way up, and where it starts
 _WINDOW = 10  # epochs that must together improve the loss by less than tol before it has settled

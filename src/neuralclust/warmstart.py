@@ -22,7 +22,6 @@ from neuralclust.kmeans import finite_codes
 from neuralclust.schedules import joint_rate
 from neuralclust.spectral import GRAPH_ROWS, neighbor_partition
 from neuralclust.training import (
-    CODE_BYTES,
     TILE,
     Terms,
     Trainer,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from neuralclust.fitting import FitProcedure
     from neuralclust.nn import ClusterModule
 
+_CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 _NEIGHBORS = 5
 _STEPS = 200
 _WIDTH = 0.1  # of the softmax, over the mean squared distance of the centres
@@ -54,21 +54,24 @@ def graph_clusters(
 
     None if there are more than 50 clusters to find, or fewer are found.
     """
-    chosen = torch.randperm(len(source), generator=trainer.generator)
-    width = _encoded(module, Rows(source, chosen[:1]), encode, trainer, alone=True).shape[1]
-    most = min(GRAPH_ROWS, max(CODE_BYTES // (4 * width), 100 * n_clusters))
-    rows = Rows(source, chosen[:most])
-    z = _encoded(module, rows, encode, trainer)
+    most = min(GRAPH_ROWS, rows_held(module, source, encode, n_clusters, trainer))
+    rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:most])
+    z = encoded(module, rows, encode, trainer)
     # One process finds them for all: others might find others, by the last digits of the eigenvectors.
     labels = trainer.peers.first(lambda: neighbor_partition(z, n_clusters, n_neighbors=_NEIGHBORS, seed=seed))
     return None if labels is None else (rows, torch.from_numpy(labels).to(trainer.device))
 
 
-def _encoded(
-    module: ClusterModule, rows: Source, encode: Callable[[Tensor], Tensor], trainer: Trainer, *, alone: bool = False
-) -> np.ndarray:
-    if alone:
-        return map_rows(module, encode, rows, tile=TILE, device=trainer.device)
+def rows_held(
+    module: ClusterModule, source: Source, encode: Callable[[Tensor], Tensor], n_clusters: int, trainer: Trainer
+) -> int:
+    """How many rows may have their codes held at once: as many as fit, but some of every cluster."""
+    width = map_rows(module, encode, Rows(source, torch.tensor([0])), tile=TILE, device=trainer.device).shape[1]
+    return max(_CODE_BYTES // (4 * width), 100 * n_clusters)
+
+
+def encoded(module: ClusterModule, rows: Source, encode: Callable[[Tensor], Tensor], trainer: Trainer) -> np.ndarray:
+    """Codes of the rows, a share of them computed by each process."""
     z = map_rows(module, encode, part_of(rows, trainer.peers), tile=TILE, device=trainer.device)
     return finite_codes(trainer.peers.join(z, len(rows)))
 
@@ -88,7 +91,7 @@ def draw_together(
     """
 
     def place() -> tuple[np.ndarray, Tensor]:
-        z = _encoded(module, rows, module.encode, trainer)
+        z = encoded(module, rows, module.encode, trainer)
         means = torch.from_numpy(np.stack([z[members == j].mean(axis=0) for j in range(members.max() + 1)]))
         module.head.init_(means.to(trainer.device))
         return z, module.head.centers.detach().clone()

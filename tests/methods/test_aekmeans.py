@@ -29,7 +29,7 @@ def test_counts_are_those_of_the_training_rows(easy):
 
 def test_codes_beyond_the_limit_are_sampled(easy, monkeypatch):
     X, _ = easy
-    monkeypatch.setattr("neuralclust.fitting.CODE_BYTES", 64)
+    monkeypatch.setattr("neuralclust.warmstart._CODE_BYTES", 64)
     seen = []
     original = KMeans.fit
     monkeypatch.setattr(KMeans, "fit", lambda self, z, *a: seen.append(len(z)) or original(self, z, *a))

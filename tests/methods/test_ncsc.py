@@ -209,7 +209,7 @@ def test_streams_of_one_row(easy):
 
 def test_spectral_start_on_rows_too_long_to_hold_many(monkeypatch):
     """It labels the rows that it has looked at."""
-    monkeypatch.setattr("neuralclust.fitting.CODE_BYTES", 1)
+    monkeypatch.setattr("neuralclust.warmstart._CODE_BYTES", 1)
     assert fitted(0, max_epochs=0)[0] > 0.95
     assert fitted(0, max_epochs=0, batch_size=4)[0] > 0.3  # few rows, but some of every cluster
 

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from neuralclust.augment import Augmentation
-from neuralclust.base import AUGMENT, NeuralClusterer
+from neuralclust.base import AUGMENT, INIT, NeuralClusterer
 from neuralclust.data import Source
 from neuralclust.functional import DISTANCES, reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, InvarianceLayer, PoolConvAutoencoder
@@ -162,7 +162,7 @@ class DCSAI(NeuralClusterer):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NeuralClusterer._parameter_constraints,
-        "init": [StrOptions({"graph", "spectral", "k-means", "k-means++", "random"}), np.ndarray, None],
+        "init": INIT,
         "metric": [StrOptions(set(DISTANCES)), list, tuple],
         "lr_decay": [Interval(Real, 0, 1, closed="right"), None],
         "decay_epochs": [Interval(Integral, 1, None, closed="left")],

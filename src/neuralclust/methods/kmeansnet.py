@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neuralclust._warn import warn
 from neuralclust.augment import Augmentation
-from neuralclust.base import AUGMENT, NeuralClusterer
+from neuralclust.base import AUGMENT, INIT, NeuralClusterer
 from neuralclust.functional import reconstruction_loss
 from neuralclust.nn import Autoencoder, ClusterModule, KMeansNetLayer, PoolConvAutoencoder
 from neuralclust.nn.autoencoders import mlp_or_features
@@ -160,7 +160,7 @@ class KMeansNet(NeuralClusterer):
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NeuralClusterer._parameter_constraints,
-        "init": [StrOptions({"graph", "spectral", "k-means", "k-means++", "random"}), np.ndarray, None],
+        "init": INIT,
         "end_to_end": ["boolean"],
         "target": [StrOptions({"balanced", "hard"}), None],
         "augment": AUGMENT,

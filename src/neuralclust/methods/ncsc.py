@@ -41,7 +41,7 @@ from neuralclust.nn import (
     StrideConvAutoencoder,
     WideAutoencoder,
 )
-from neuralclust.schedules import joint_rate
+from neuralclust.schedules import joint_rate, small_steps
 from neuralclust.spectral import first_centers, spectral_partition
 from neuralclust.training import (
     LEARNING_RATES,
@@ -438,7 +438,7 @@ class NCSC(NeuralClusterer):
         if recipe.one_cycle:
             return super()._pretraining(weights, recipe)
         # Small batches, small steps: with the usual rate the wide net dies on a few hundred rows.
-        lr = LEARNING_RATES[recipe.optimizer] * (recipe.pretrain_batch_size / 256) ** 0.5
+        lr = LEARNING_RATES[recipe.optimizer] * small_steps(recipe.pretrain_batch_size) ** 0.5
         return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights, lr))
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
