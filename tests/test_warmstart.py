@@ -40,6 +40,18 @@ def test_views_and_the_published_variant_take_the_start_as_well(method, moons):
         assert not np.allclose(*codes)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("params", "usual"), [({}, "graph"), ({"augment": "table"}, "spectral"), ({"encoder": None}, "spectral")]
+)
+def test_the_graph_is_the_usual_start_without_views_if_an_encoder_learns(method, params, usual, moons):
+    X, _ = moons
+    settings = SMALL | {"pretrain_epochs": 5} | params
+    found = {init: method(2, init=init, **settings).fit(X).cluster_centers_ for init in (None, "graph", "spectral")}
+    assert np.array_equal(found[None], found[usual])
+    assert not np.array_equal(found["graph"], found["spectral"])
+
+
 @pytest.mark.parametrize("method", [TELL, KMeansNet])
 def test_an_encoder_that_does_not_learn_stays_as_it_is(method, moons):
     X, _ = moons

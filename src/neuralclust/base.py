@@ -60,7 +60,7 @@ class NeuralClusterer(
         "embed_dim": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray, None],
+        "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray],
         "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
         "pretrain_epochs": [Interval(Integral, 0, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],

@@ -261,16 +261,19 @@ class FitProcedure(BaseEstimator):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> np.ndarray | None:
         """First centres, from the codes of all rows or of as many as fit into memory; these codes."""
-        found = None
-        graph = isinstance(recipe.init, str) and recipe.init == "graph"
+        found, init = None, recipe.init
+        if init is None:
+            # With views joint training mends a vague start by itself, and cannot mend errors that have been learned.
+            views = getattr(self, "augment", None) is not None
+            init = "graph" if self._encoder_learns(module) and not views else "spectral"
+        graph = isinstance(init, str) and init == "graph"
         if graph:
             found = graph_clusters(module, source, module.encode, self.n_clusters, trainer, seed)
         if found is not None:
             z = draw_together(self, module, *found, recipe, trainer)
         else:
             z = self._codes(module, source, trainer)
-            init = "k-means" if graph else recipe.init
-            centers = first_centers(z, self.n_clusters, init, seed=seed)
+            centers = first_centers(z, self.n_clusters, "k-means" if graph else init, seed=seed)
             module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
         if isinstance(getattr(module.head, "target", None), BalancedTarget):
             with torch.no_grad():
@@ -278,6 +281,10 @@ class FitProcedure(BaseEstimator):
                 labels = torch.cat([module.head.predict(part.to(trainer.device)) for part in parts])
             module.head.target.expect_(labels.bincount(minlength=self.n_clusters))
         return z
+
+    def _encoder_learns(self, module: ClusterModule) -> bool:
+        """Whether the encoder has weights that the clusters may change."""
+        return bool(trainable(module.autoencoder)) and getattr(self, "end_to_end", True)
 
     def _codes(
         self,

@@ -107,9 +107,8 @@ def draw_together(
     members = labels.cpu().numpy()
     z, means = place()
     width = _WIDTH * squared_euclidean(means, means).mean()
-    weights = trainable(module.autoencoder)
-    if weights and getattr(model, "end_to_end", True):
-        optimizer = make_optimizer(recipe.optimizer, weights, joint_rate(recipe))
+    if model._encoder_learns(module):
+        optimizer = make_optimizer(recipe.optimizer, trainable(module.autoencoder), joint_rate(recipe))
         learn(module, rows, Update(loss, optimizer, rate=cosine_rate), trainer)
         z, _ = place()
     return z

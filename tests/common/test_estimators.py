@@ -285,6 +285,9 @@ def test_units_do_not_matter(method, scale, easy):
     assert np.array_equal(model.predict(X.astype(np.float64) * scale), model.labels_)
 
 
+GRAPH_START = ["TELL", "KMeansNet", "DCSAI"]
+
+
 def test_one_thread_and_two_give_the_same_model(method, easy):
     X, _ = easy
     one = small(method).fit(X)
@@ -295,7 +298,8 @@ def test_one_thread_and_two_give_the_same_model(method, easy):
     finally:
         torch.set_num_threads(1)
     assert np.array_equal(one.labels_, two.labels_)
-    np.testing.assert_allclose(one.transform(X), codes, atol=1e-6)
+    # Sums in another order: the rounding grows in the 200 steps more in which an encoder learns a graph's clusters.
+    np.testing.assert_allclose(one.transform(X), codes, atol=1e-5 if method in GRAPH_START else 1e-6)
 
 
 CENTERED = ["TELL", "KMeansNet", "DCSAI", "AEKMeans"]

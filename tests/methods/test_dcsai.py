@@ -64,7 +64,7 @@ def test_step_decay_and_cosine(easy, monkeypatch):
 
 def test_what_none_stands_for():
     repaired, paper = DCSAI()._recipe(70_000), DCSAI(variant="paper")._recipe(70_000)
-    assert (repaired.init, repaired.noise, repaired.pretrain_epochs, repaired.one_cycle) == ("spectral", 0.0, 40, True)
+    assert (repaired.init, repaired.noise, repaired.pretrain_epochs, repaired.one_cycle) == (None, 0.0, 40, True)
     assert (paper.init, paper.noise, paper.pretrain_epochs, paper.one_cycle) == ("k-means", 0.3, 100, False)
 
 

@@ -74,7 +74,7 @@ def test_alpha_cancels_for_every_scale_free_optimizer(easy, optimizer):
 
 def test_what_none_stands_for():
     repaired, hard = KMeansNet()._recipe(70_000), KMeansNet(target="hard")._recipe(70_000)
-    assert (repaired.target, repaired.clustering_weight, repaired.init) == ("balanced", 0.1, "spectral")
+    assert (repaired.target, repaired.clustering_weight, repaired.init) == ("balanced", 0.1, None)
     assert (repaired.pretrain_epochs, repaired.max_epochs, repaired.one_cycle) == (40, 20, True)
     assert (hard.target, hard.clustering_weight) == ("hard", 0.02)
 

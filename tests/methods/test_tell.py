@@ -214,7 +214,8 @@ def test_rates_rise_and_fall(easy, monkeypatch, method):
         return step(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
-    small(method, pretrain_epochs=5, max_epochs=4, batch_size=64).fit(easy[0])  # three steps an epoch
+    settings = {"init": "spectral", "pretrain_epochs": 5, "max_epochs": 4, "batch_size": 64}  # three steps an epoch
+    small(method, **settings).fit(easy[0])
     pretrain, joint = np.array(seen[:15]), np.array(seen[15 :: 1 + (method == "KMeansNet")])  # which has two
     assert pretrain.max() < 3e-3 / 2 < pretrain.max() + 3e-4
     assert pretrain.argmax() in (4, 5)
@@ -227,12 +228,7 @@ def test_rates_rise_and_fall(easy, monkeypatch, method):
 def test_what_none_stands_for():
     repaired, paper = TELL()._recipe(70_000), TELL(variant="paper")._recipe(70_000)
     assert (repaired.target, repaired.alternate, repaired.clustering_weight) == ("balanced", "never", 0.1)
-    assert (repaired.init, repaired.pretrain_epochs, repaired.max_epochs, repaired.one_cycle) == (
-        "spectral",
-        40,
-        20,
-        True,
-    )
+    assert (repaired.init, repaired.pretrain_epochs, repaired.max_epochs, repaired.one_cycle) == (None, 40, 20, True)
     assert TELL()._recipe(1797).pretrain_epochs == 150
     assert (paper.target, paper.alternate, paper.clustering_weight) == ("hard", "epoch", 0.01)
     assert (paper.init, paper.pretrain_epochs, paper.max_epochs, paper.one_cycle) == ("kaiming", 0, 3000, False)

@@ -77,6 +77,7 @@ def test_far_smaller_clusters_are_expected_to_stay_so():
     assert torch.equal(target.share, torch.ones(4))
     target.expect_(torch.tensor([100, 90, 9, 1]))  # mean 50: 2, 1.8, 0.18 and 0.02 of it
     assert torch.allclose(target.share / target.share[0], torch.tensor([1.0, 1.0, 0.36, 0.04]))
+    assert torch.allclose(target(torch.zeros(1, 4)), torch.full((1, 4), 0.25))  # none is crowded yet
     assert target.share.mean() == pytest.approx(1)
     target.frequency.copy_(torch.tensor([0.5, 0.45, 0.045, 0.005]))
     relaxed = target(torch.zeros(1, 4))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.base import clone
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 from sklearn.utils import get_tags
 
@@ -66,8 +67,11 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
         begin = time.perf_counter()
         if neural and model.get_params().get("variant") == "repaired":
             first, model = _two_parts(method, k, params, seed, X)
-            found["start"] = scores(y, first.labels_)
             found["pretrain_s"] = round(time.perf_counter() - begin, 3)
+            start = first
+            if first.init != model.init:
+                start = clone(model).set_params(max_epochs=0).fit(X)
+            found["start"] = scores(y, start.labels_)
             codes = first.transform(X)
             found["kmeans"] = scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_)
             begin = time.perf_counter() - found["pretrain_s"]
@@ -89,8 +93,11 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
 
 
 def _two_parts(method: str, k: int, params: dict[str, Any], seed: int, X: Any) -> tuple[Any, Any]:
-    """The pretrained start of a neural method, and an estimator that goes on from its network."""
-    first = registry.make(method, k, **{**params, "random_state": seed, "max_epochs": 0}).fit(X)
+    """A neural method after pretraining, before its encoder learns any clusters; an estimator that goes on from it."""
+    first = registry.make(method, k, **{**params, "random_state": seed, "max_epochs": 0})
+    if first._value("init") in (None, "graph"):
+        first.set_params(init="spectral")
+    first.fit(X)
     model = registry.make(method, k, **{**params, "random_state": seed})
     if model.encoder is not None:
         model.set_params(encoder=first.module_.autoencoder, pretrain_epochs=0)

@@ -47,7 +47,8 @@ class DCSAI(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random"} or ndarray, default=None
         First centres: from the codes by spectral clustering of a nearest-neighbour graph, by k-means, by its seeding or
         as random rows, or given. "graph": the clusters of that graph, of at most 10,000 rows, which the encoder learns
-        first (k-means beyond 50 clusters); often better. None: "spectral" (repaired), "k-means" (paper).
+        first (k-means beyond 50 clusters). None: "graph", or "spectral" with ``augment`` or where no encoder learns
+        (repaired); "k-means" (paper).
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 4500 (paper).
     pretrain_epochs : int, default=None
@@ -150,8 +151,7 @@ class DCSAI(NeuralClusterer):
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
             "max_epochs": 30, "batch_size": None, "optimizer": "adam", "clustering_weight": 0.02,
-            "reconstruction_weight": 1.0, "normalize": True, "pretrain_tol": 0.0, "init": "spectral", "noise": 0.0,
-            "one_cycle": True,
+            "reconstruction_weight": 1.0, "normalize": True, "pretrain_tol": 0.0, "noise": 0.0, "one_cycle": True,
         },
         "paper": {
             "max_epochs": 4500, "batch_size": 256, "optimizer": "sgd", "lr": 1e-5, "lr_decay": 0.9,

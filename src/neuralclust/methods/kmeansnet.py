@@ -44,8 +44,8 @@ class KMeansNet(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random"} or ndarray, default=None
         First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
         k-means, by its seeding or as random rows, or given. "graph": the clusters of a nearest-neighbour graph of the
-        codes, of as many rows, which the encoder learns first; often better. None: "spectral" (repaired),
-        "k-means++" (paper).
+        codes, of as many rows, which the encoder learns first. None: "graph", or "spectral" with ``augment`` or where
+        no encoder learns (repaired); "k-means++" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
@@ -141,9 +141,8 @@ class KMeansNet(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "init": "spectral", "batch_size": None, "optimizer": "adam", "tol": 0.0, "assignment": "hard",
-            "coupled": True, "alpha": 5.0, "dropout": 0.0, "code_activation": "linear", "normalize": True,
-            "target": "balanced", "one_cycle": True,
+            "batch_size": None, "optimizer": "adam", "tol": 0.0, "assignment": "hard", "coupled": True, "alpha": 5.0,
+            "dropout": 0.0, "code_activation": "linear", "normalize": True, "target": "balanced", "one_cycle": True,
         },
         "paper": {
             "init": "k-means++", "max_epochs": 3000, "pretrain_epochs": 100, "batch_size": 256,
@@ -265,11 +264,10 @@ class KMeansNet(NeuralClusterer):
         return optimizer
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        weights = trainable(module.autoencoder)
-        if not self.end_to_end or not weights:
+        if not self._encoder_learns(module):
             return [self._centers_update(module, recipe)]
         layer = self._layer_optimizer(module, recipe)
-        network = make_optimizer(recipe.optimizer, weights, joint_rate(recipe))
+        network = make_optimizer(recipe.optimizer, trainable(module.autoencoder), joint_rate(recipe))
         return [Update(self._loss, network, layer, rate=cosine_rate if recipe.one_cycle else None)]
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:

@@ -56,8 +56,8 @@ class TELL(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random", "kaiming"} or ndarray, default=None
         First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
         k-means, by its seeding or as random rows, random directions, or given. "graph": the clusters of a
-        nearest-neighbour graph of the codes, of as many rows, which the encoder learns first; often better. None:
-        "spectral" (repaired), "kaiming" (paper).
+        nearest-neighbour graph of the codes, of as many rows, which the encoder learns first. None: "graph", or
+        "spectral" with ``augment`` or where no encoder learns (repaired); "kaiming" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
@@ -161,8 +161,8 @@ class TELL(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "init": "spectral", "batch_size": None, "optimizer": "adam", "tol": 0.0, "alpha": 0.5, "dropout": 0.0,
-            "normalize": True, "target": "balanced", "one_cycle": True,
+            "batch_size": None, "optimizer": "adam", "tol": 0.0, "alpha": 0.5, "dropout": 0.0, "normalize": True,
+            "target": "balanced", "one_cycle": True,
         },
         "paper": {
             "init": "kaiming", "max_epochs": 3000, "pretrain_epochs": 0, "batch_size": 256, "optimizer": "adadelta",
@@ -308,11 +308,10 @@ class TELL(NeuralClusterer):
         return optimizer
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
-        weights = trainable(module.autoencoder)
-        if not self.end_to_end or not weights:
+        if not self._encoder_learns(module):
             return [self._centers_update(module, recipe)]
         centers = self._centers_optimizer(module, recipe)
-        network = make_optimizer(recipe.optimizer, weights, joint_rate(recipe))
+        network = make_optimizer(recipe.optimizer, trainable(module.autoencoder), joint_rate(recipe))
         rate = cosine_rate if recipe.one_cycle else None
         if recipe.alternate == "never":
             return [Update(self._loss, network, centers, rate=rate)]

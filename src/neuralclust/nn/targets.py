@@ -76,6 +76,7 @@ class BalancedTarget(nn.Module):
         share = relative / relative.clamp(1 / _EQUAL, _EQUAL)
         share = share.clamp_min(torch.finfo(share.dtype).eps)
         self.share.copy_(share / share.mean())
+        self.frequency.copy_(self.share / len(share))  # no cluster is crowded yet
 
     @torch.no_grad()
     def forward(self, logits: Tensor) -> Tensor:
