@@ -228,10 +228,11 @@ def test_joint_training_sees_views(method, images):
         assert abs(clu[1] - clu[0]) > 0.01 * abs(clu[0])
 
 
+@pytest.mark.parametrize("encoder", [None, torch.nn.Flatten(), torch.nn.Linear(16, 4).requires_grad_(False)])
 @pytest.mark.parametrize("method", ["TELL", "KMeansNet", "AEKMeans"])
-def test_views_without_weights_to_learn_are_an_error(method, easy):
+def test_views_without_weights_to_learn_are_an_error(method, encoder, easy):
     with pytest.raises(ValueError, match=r"augment='table' has nothing to teach.*Use augment=None, or an encoder"):
-        small(method, encoder=None, augment="table").fit(easy[0])
+        small(method, encoder=encoder, augment="table").fit(easy[0])
 
 
 @pytest.mark.parametrize("bad", [lambda x: x.numpy(), lambda x: x[:, :, :2]], ids=["array", "shape"])

@@ -5,9 +5,10 @@ import pytest
 import torch
 from sklearn.datasets import make_moons
 
-from neuralclust import DCSAI, NCSC, TELL, KMeansNet
+from neuralclust import DCSAI, NCSC, TELL, KMeansNet, fitting, warmstart
 from neuralclust.metrics import clustering_accuracy
 from neuralclust.nn import WideAutoencoder
+from neuralclust.schedules import joint_rate
 
 METHODS = [TELL, KMeansNet, DCSAI]
 SMALL = {"hidden_layer_sizes": (100, 100), "embed_dim": 8, "pretrain_epochs": 40, "max_epochs": 0, "random_state": 0}
@@ -42,7 +43,14 @@ def test_views_and_the_published_variant_take_the_start_as_well(method, moons):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("params", "usual"), [({}, "graph"), ({"augment": "table"}, "spectral"), ({"encoder": None}, "spectral")]
+    ("params", "usual"),
+    [
+        ({}, "graph"),
+        ({"augment": "table"}, "spectral"),
+        ({"encoder": None}, "spectral"),
+        ({"encoder": torch.nn.Flatten()}, "spectral"),
+        ({"encoder": torch.nn.Linear(2, 3).requires_grad_(False)}, "spectral"),
+    ],
 )
 def test_the_graph_is_the_usual_start_without_views_if_an_encoder_learns(method, params, usual, moons):
     X, _ = moons
@@ -50,6 +58,37 @@ def test_the_graph_is_the_usual_start_without_views_if_an_encoder_learns(method,
     found = {init: method(2, init=init, **settings).fit(X).cluster_centers_ for init in (None, "graph", "spectral")}
     assert np.array_equal(found[None], found[usual])
     assert not np.array_equal(found["graph"], found["spectral"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("augment", [None, "table"])
+def test_how_the_network_learns_the_clusters(method, augment, moons, monkeypatch):
+    X, _ = moons
+    rates, losses, given = [], [], []
+    optimizer, entropy, learn = method._optimizer, warmstart.F.cross_entropy, fitting.draw_together
+
+    def spied(self, params, recipe, lr):
+        rates.append((lr, joint_rate(recipe)))
+        return optimizer(self, params, recipe, lr)
+
+    def together(model, module, rows, labels, *args):
+        z = learn(model, module, rows, labels, *args)
+        given.append((rows, labels.numpy(), len(losses)))
+        return z
+
+    monkeypatch.setattr(method, "_optimizer", spied)
+    monkeypatch.setattr(fitting, "draw_together", together)
+    monkeypatch.setattr(warmstart.F, "cross_entropy", lambda *args: losses.append(1) or entropy(*args))
+    model = method(2, init="graph", augment=augment, **SMALL | {"pretrain_epochs": 2, "batch_size": 100}).fit(X)
+    assert rates[0][0] == rates[0][1] < 1e-3 / 2
+    ((rows, labels, asked),) = given
+    assert asked == 200 * (1 if augment is None else 2)
+    z = model.transform(X)[rows._rows]
+    means = np.stack([z[labels == j].mean(axis=0) for j in range(2)])  # of the codes as they are now
+    cosines = [
+        a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(means, model.cluster_centers_, strict=True)
+    ]
+    assert min(cosines) > 1 - 1e-5
 
 
 @pytest.mark.parametrize("method", [TELL, KMeansNet])

@@ -34,7 +34,6 @@ from neuralclust.training import (
     LEARNING_RATES,
     TILE,
     Update,
-    make_optimizer,
     map_rows,
     prepared,
     trainable,
@@ -220,7 +219,7 @@ class NeuralClusterer(
         y : Ignored
             Present for scikit-learn.
         train_encoder : bool, default=False
-            Take one step of the encoder after each step of the centres.
+            Take one step of the encoder after each step of the centres, at the rate of joint training.
         forgetting : float, default=None
             Above 0 and up to 1: centres follow clusters that move, as weighted means of the rows that they win, of
             which those of a batch (of ``batch_size`` rows) ago count ``1 - forgetting`` as much. 0.1 keeps about the
@@ -287,7 +286,8 @@ class NeuralClusterer(
             weights = trainable(self.module_.autoencoder)
             encoder = None
             if weights:
-                encoder = Update(self._encoder_loss, make_optimizer(recipe.optimizer, weights, joint_rate(recipe)))
+                rate = joint_rate(self._recipe(self._n_samples))  # not that of the first few rows of the stream
+                encoder = Update(self._encoder_loss, self._optimizer(weights, recipe, rate))
             self._online = self._centers_update(self.module_, recipe), encoder
         return self._online
 

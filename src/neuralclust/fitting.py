@@ -165,10 +165,7 @@ class FitProcedure(BaseEstimator):
         recipe.memory = keeper.memory
         self.history_: list[dict[str, Any]] = keeper.history
         self.__dict__.pop("_online", None)
-        stages = [
-            recipe.pretrain_epochs > 0 and self.encoder is not None,
-            recipe.max_epochs > 0,
-        ]
+        stages = [recipe.pretrain_epochs > 0 and self.encoder is not None, recipe.max_epochs > 0]
         report = FitReport(self, self.n_init * sum(stages), peers)
 
         def build(seed: int) -> ClusterModule:
@@ -261,19 +258,15 @@ class FitProcedure(BaseEstimator):
         self, module: ClusterModule, source: Source, recipe: SimpleNamespace, trainer: Trainer, seed: int
     ) -> np.ndarray | None:
         """First centres, from the codes of all rows or of as many as fit into memory; these codes."""
-        found, init = None, recipe.init
-        if init is None:
-            # With views joint training mends a vague start by itself, and cannot mend errors that have been learned.
-            views = getattr(self, "augment", None) is not None
-            init = "graph" if self._encoder_learns(module) and not views else "spectral"
-        graph = isinstance(init, str) and init == "graph"
-        if graph:
+        found, init = None, self._start(module)
+        if isinstance(init, str) and init == "graph":
             found = graph_clusters(module, source, module.encode, self.n_clusters, trainer, seed)
+            init = "k-means"  # if there is none
         if found is not None:
             z = draw_together(self, module, *found, recipe, trainer)
         else:
             z = self._codes(module, source, trainer)
-            centers = first_centers(z, self.n_clusters, "k-means" if graph else init, seed=seed)
+            centers = first_centers(z, self.n_clusters, init, seed=seed)
             module.head.init_(torch.as_tensor(centers, dtype=torch.float32, device=trainer.device))
         if isinstance(getattr(module.head, "target", None), BalancedTarget):
             with torch.no_grad():
@@ -282,9 +275,21 @@ class FitProcedure(BaseEstimator):
             module.head.target.expect_(labels.bincount(minlength=self.n_clusters))
         return z
 
+    def _start(self, module: ClusterModule) -> Any:
+        """Where the first centres come from: as given, or the usual start."""
+        init = self._value("init")
+        if init is not None:
+            return init
+        # With views joint training mends a vague start by itself, and cannot mend errors that have been learned.
+        return "graph" if getattr(self, "augment", None) is None and self._encoder_learns(module) else "spectral"
+
     def _encoder_learns(self, module: ClusterModule) -> bool:
         """Whether the encoder has weights that the clusters may change."""
-        return bool(trainable(module.autoencoder)) and getattr(self, "end_to_end", True)
+        return bool(trainable(module.autoencoder.encoder)) and getattr(self, "end_to_end", True)
+
+    def _optimizer(self, params: list[Tensor], recipe: SimpleNamespace, lr: float) -> torch.optim.Optimizer:
+        """The optimiser of joint training."""
+        return make_optimizer(recipe.optimizer, params, lr)
 
     def _codes(
         self,
@@ -401,7 +406,7 @@ class FitProcedure(BaseEstimator):
         return ClusterModule(autoencoder, self._head(autoencoder.embed_dim, recipe), shape)
 
     def _check_views(self, module: ClusterModule) -> None:
-        if getattr(self, "augment", None) is None or self._head_learns_views or trainable(module.autoencoder):
+        if getattr(self, "augment", None) is None or self._head_learns_views or trainable(module.autoencoder.encoder):
             return
         raise ValueError(
             f"augment={self.augment!r} has nothing to teach: {type(self).__name__} learns from views by its encoder, "

@@ -27,7 +27,6 @@ from neuralclust.training import (
     Trainer,
     Update,
     cosine_rate,
-    make_optimizer,
     map_rows,
     trainable,
 )
@@ -108,7 +107,7 @@ def draw_together(
     z, means = place()
     width = _WIDTH * squared_euclidean(means, means).mean()
     if model._encoder_learns(module):
-        optimizer = make_optimizer(recipe.optimizer, trainable(module.autoencoder), joint_rate(recipe))
+        optimizer = model._optimizer(trainable(module.autoencoder), recipe, joint_rate(recipe))
         learn(module, rows, Update(loss, optimizer, rate=cosine_rate), trainer)
         z, _ = place()
     return z

@@ -277,6 +277,15 @@ def test_a_stream_moves_the_centres_and_on_request_the_encoder(method, easy):
     assert not torch.equal(code, encoder())
 
 
+def test_the_first_rows_of_a_stream_do_not_decide_how_fast_the_encoder_learns(method, easy):
+    X, _ = easy
+    rates = []
+    for rows in (X[:1], X):
+        model = small(method, batch_size=None).fit(X).partial_fit(rows, train_encoder=True)
+        rates.append([group["lr"] for group in model._online[1].optimizers[0].param_groups])
+    assert rates[0] == rates[1]
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
 def test_units_do_not_matter(method, scale, easy):
     X, _ = easy

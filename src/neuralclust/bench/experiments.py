@@ -68,10 +68,7 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
         if neural and model.get_params().get("variant") == "repaired":
             first, model = _two_parts(method, k, params, seed, X)
             found["pretrain_s"] = round(time.perf_counter() - begin, 3)
-            start = first
-            if first.init != model.init:
-                start = clone(model).set_params(max_epochs=0).fit(X)
-            found["start"] = scores(y, start.labels_)
+            found["start"] = scores(y, _start(first, model, X).labels_)
             codes = first.transform(X)
             found["kmeans"] = scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_)
             begin = time.perf_counter() - found["pretrain_s"]
@@ -102,6 +99,13 @@ def _two_parts(method: str, k: int, params: dict[str, Any], seed: int, X: Any) -
     if model.encoder is not None:
         model.set_params(encoder=first.module_.autoencoder, pretrain_epochs=0)
     return first, model
+
+
+def _start(first: Any, model: Any, X: Any) -> Any:
+    """What joint training begins with: ``first``, unless the encoder learns clusters before."""
+    module = first.module_
+    same = str(first._start(module)) == str(model._start(module))
+    return first if same else clone(model).set_params(max_epochs=0).fit(X)
 
 
 def _neural(model: Any, X: Any, y: Any) -> dict[str, Any]:
@@ -177,9 +181,10 @@ def progress(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         first, model = _two_parts(method, k, settings, seed, X)
+        start = _start(first, model, X)
         shooting = _Shots(set(epochs))
         model.set_callbacks(shooting).fit(X)
-    for epoch, estimator in [(0, first), *shooting.found]:
+    for epoch, estimator in [(0, start), *shooting.found]:
         codes, labels = estimator.transform(X[drawn]), estimator.predict(X)
         shot = {"epoch": epoch, **scores(y, labels)}
         if estimator._centers_decide:

@@ -44,8 +44,9 @@ class KMeansNet(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random"} or ndarray, default=None
         First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
         k-means, by its seeding or as random rows, or given. "graph": the clusters of a nearest-neighbour graph of the
-        codes, of as many rows, which the encoder learns first. None: "graph", or "spectral" with ``augment`` or where
-        no encoder learns (repaired); "k-means++" (paper).
+        codes, of as many rows, which the encoder learns first, in some 200 steps of joint training (not in
+        ``history_``, and taken with ``max_epochs=0``, too). None: "graph", or "spectral" with ``augment`` or where no
+        encoder learns (repaired); "k-means++" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
@@ -267,7 +268,7 @@ class KMeansNet(NeuralClusterer):
         if not self._encoder_learns(module):
             return [self._centers_update(module, recipe)]
         layer = self._layer_optimizer(module, recipe)
-        network = make_optimizer(recipe.optimizer, trainable(module.autoencoder), joint_rate(recipe))
+        network = self._optimizer(trainable(module.autoencoder), recipe, joint_rate(recipe))
         return [Update(self._loss, network, layer, rate=cosine_rate if recipe.one_cycle else None)]
 
     def _centers_update(self, module: ClusterModule, recipe: SimpleNamespace) -> Update:

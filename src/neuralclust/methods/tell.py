@@ -56,8 +56,9 @@ class TELL(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random", "kaiming"} or ndarray, default=None
         First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
         k-means, by its seeding or as random rows, random directions, or given. "graph": the clusters of a
-        nearest-neighbour graph of the codes, of as many rows, which the encoder learns first. None: "graph", or
-        "spectral" with ``augment`` or where no encoder learns (repaired); "kaiming" (paper).
+        nearest-neighbour graph of the codes, of as many rows, which the encoder learns first, in some 200 steps of
+        joint training (not in ``history_``, and taken with ``max_epochs=0``, too). None: "graph", or "spectral" with
+        ``augment`` or where no encoder learns (repaired); "kaiming" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
@@ -136,7 +137,7 @@ class TELL(NeuralClusterer):
     ``variant="paper"`` follows the authors' released code: no pretraining, random directions as centres, Adadelta
     over everything with ``alpha = 1e-3``, dropout of 0.2 before every layer of the fully connected encoder and 3000
     epochs. Its five published runs on MNIST reach accuracies of 95.16, 95.10, 82.88, 82.04 and 81.69 (Table S1): the
-    outcome is decided by the start. ``variant="repaired"`` pretrains, starts from a spectral partition, lets the
+    outcome is decided by the start. ``variant="repaired"`` pretrains, starts as ``init`` says, lets the
     encoder learn from balanced targets and, with the centres stored at their own length, needs neither the paper's
     ``alpha`` nor its optimiser. The gradient of the centres is that of the assigned cluster alone: Eq. 13 sums over all
     j, which only adds a constant.
@@ -311,7 +312,7 @@ class TELL(NeuralClusterer):
         if not self._encoder_learns(module):
             return [self._centers_update(module, recipe)]
         centers = self._centers_optimizer(module, recipe)
-        network = make_optimizer(recipe.optimizer, trainable(module.autoencoder), joint_rate(recipe))
+        network = self._optimizer(trainable(module.autoencoder), recipe, joint_rate(recipe))
         rate = cosine_rate if recipe.one_cycle else None
         if recipe.alternate == "never":
             return [Update(self._loss, network, centers, rate=rate)]

@@ -72,9 +72,8 @@ class BalancedTarget(nn.Module):
         >>> target.share
         tensor([1.1538, 1.1538, 0.6923])
         """
-        relative = sizes / sizes.float().mean()
+        relative = sizes.clamp_min(1) / sizes.float().mean()  # a cluster without rows may come to have some
         share = relative / relative.clamp(1 / _EQUAL, _EQUAL)
-        share = share.clamp_min(torch.finfo(share.dtype).eps)
         self.share.copy_(share / share.mean())
         self.frequency.copy_(self.share / len(share))  # no cluster is crowded yet
 
