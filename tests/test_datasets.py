@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse as sp
+import sklearn.datasets
 
 from neuralclust import datasets
 from neuralclust.datasets import _catalog, _download, _formats
@@ -134,7 +135,7 @@ def tiny_cifar100(server, monkeypatch):
 
 def test_names_and_an_unknown_one():
     names = datasets.names()
-    assert len(names) == len(set(names)) == 34
+    assert len(names) == len(set(names)) == 37
     assert {"digits", "reuters10k", "cifar100_aquatic_mammals", "cifar100_vehicles_2"} <= set(names)
     with pytest.raises(ValueError, match=r"unknown data set 'mnits': .*fashion_mnist.* did you mean 'mnist'"):
         datasets.load("mnits")
@@ -153,6 +154,19 @@ def test_digits_need_no_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", [name for name, spec in CATALOG.items() if spec.embedded])
+def test_what_comes_with_scikit_learn_is_what_the_catalog_says(tmp_path, name):
+    spec, found = CATALOG[name], datasets.load(name, data_home=tmp_path / "none", download=False)
+    assert ("images" in found) == (len(spec.shape) > 2)
+    assert found.get("images", found.data).shape == spec.shape
+    assert found.data.dtype == spec.dtype
+    assert np.unique(found.target).tolist() == list(range(len(found.target_names)))
+    assert "comes with scikit-learn" in found.DESCR
+    original = getattr(sklearn.datasets, f"load_{name}")()
+    assert np.array_equal(found.data, original.data)
+    assert np.array_equal(found.target, original.target)
+
+
 def test_catalog_is_coherent():
     classes = CATALOG["cifar100"].classes
     assert len(set(classes)) == 100
@@ -162,7 +176,8 @@ def test_catalog_is_coherent():
         if spec.counts is not None:
             assert len(spec.counts) == len(spec.classes)
             assert sum(spec.counts) == spec.shape[0]
-        assert spec.name == "digits" or bool(spec.files) + bool(spec.parent) + bool(spec.by_hand) == 1
+        origins = (spec.files, spec.parent, spec.by_hand, spec.embedded)
+        assert sum(map(bool, origins)) == 1
         assert "Licence: " in datasets._description(spec)
     assert "class counts only" in datasets._description(CATALOG["orl"])
     assert "MD5" in datasets._description(CATALOG["cifar100_fish"])

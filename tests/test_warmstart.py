@@ -108,6 +108,16 @@ def test_beyond_50_clusters_k_means_starts(method):
     assert np.array_equal(model.cluster_centers_, method(51, init="k-means", **settings).fit(X).cluster_centers_)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_clusters_of_few_rows_that_hang_on_the_number_of_neighbours_are_not_taken(method, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(150, 4)).astype("float32")  # no clusters at all
+    settings = SMALL | {"pretrain_epochs": 2}
+    found = [method(3, init=init, **settings).fit(X).cluster_centers_ for init in ("graph", "k-means")]
+    assert np.array_equal(*found)
+    monkeypatch.setattr(warmstart, "_FEW", len(X))  # enough not to ask
+    assert not np.array_equal(method(3, init="graph", **settings).fit(X).cluster_centers_, found[0])
+
+
 def test_ncsc_starts_from_the_clusters_of_the_graph(moons):
     X, y = moons
     starts = [clustering_accuracy(y, NCSC(2, init=init, **SMALL).fit_predict(X)) for init in ("spectral", "k-means")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from neuralclust.data import Rows, Source, part_of
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _CODE_BYTES = 2**25  # codes held at once to choose the first centres from
 _NEIGHBORS = 5
+_FEW = 1000  # rows below which the clusters of a graph may hang on a few edges
+_AGREED = 0.7  # adjusted Rand index from which two graphs have the same clusters
 _STEPS = 200
 _WIDTH = 0.1  # of the softmax, over the mean squared distance of the centres
 
@@ -51,14 +54,23 @@ def graph_clusters(
 ) -> tuple[Source, Tensor] | None:
     """At most 10,000 random rows, fewer if codes are wide, and their clusters in the graph of the nearest neighbours.
 
-    None if there are more than 50 clusters to find, or fewer are found.
+    None if there are more than 50 clusters to find, or fewer are found; or if of fewer than 1,000 rows the graph of
+    twice as many neighbours has other clusters, so that they hang on a few edges.
     """
     most = min(GRAPH_ROWS, rows_held(module, source, encode, n_clusters, trainer))
     rows = Rows(source, torch.randperm(len(source), generator=trainer.generator)[:most])
     z = encoded(module, rows, encode, trainer)
     # One process finds them for all: others might find others, by the last digits of the eigenvectors.
-    labels = trainer.peers.first(lambda: neighbor_partition(z, n_clusters, n_neighbors=_NEIGHBORS, seed=seed))
+    labels = trainer.peers.first(lambda: _partition(z, n_clusters, seed))
     return None if labels is None else (rows, torch.from_numpy(labels).to(trainer.device))
+
+
+def _partition(z: np.ndarray, n_clusters: int, seed: int) -> np.ndarray | None:
+    labels = neighbor_partition(z, n_clusters, n_neighbors=_NEIGHBORS, seed=seed)
+    if labels is None or len(z) >= _FEW:
+        return labels
+    wider = neighbor_partition(z, n_clusters, n_neighbors=2 * _NEIGHBORS, seed=seed)
+    return None if wider is None or adjusted_rand_score(labels, wider) < _AGREED else labels
 
 
 def rows_held(

@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 from neuralclust import datasets
 from neuralclust.bench import experiments
+from neuralclust.bench.data import load
 
 TINY = {"hidden_layer_sizes": [16], "pretrain_epochs": 2, "max_epochs": 3}
 
@@ -51,6 +52,15 @@ def test_a_baseline_gets_vectors_of_unit_range(monkeypatch):
     assert row["n"] == 50
     assert seen[0].shape == (50, 64)
     assert (seen[0].min(), seen[0].max()) == (0, 1)
+
+
+@pytest.mark.parametrize("neural", [True, False])
+def test_the_columns_of_a_table_count_alike(monkeypatch, neural):
+    monkeypatch.undo()  # all rows of it
+    X, y, k = load("wine", neural)
+    assert (X.shape, X.dtype, len(y), k) == ((178, 13), np.float32, 178, 3)
+    assert np.allclose(X.mean(axis=0), 0, atol=1e-5)
+    assert np.allclose(X.std(axis=0), 1, atol=1e-5)
 
 
 def poison(monkeypatch):

@@ -60,7 +60,7 @@ def test_tasks_may_share_runs(tasks):
         ("[[tasks]]\nmethod = 'TELL'\ndata = []", "must be a name or a list of names"),
         ("[[tasks]]\nmethod = 'TEL'\ndata = 'digits'", r"task 1: method='TEL' is not one of .*Did you mean TELL\?"),
         ("[[tasks]]\nmethod = 'TELL'\ndata = ['usps', 'digit']", r"data='digit' is not one of .*Did you mean digits\?"),
-        ("[[tasks]]\nmethod = 'TELL'\ndata = 'x.npy'", r"task 1: data='x.npy' is not one of digits, mnist"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'x.npy'", r"task 1: data='x.npy' is not one of digits, iris, wine"),
         ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nparams = { lr = 2020-01-01 }", "not JSON serializable"),
     ],
 )

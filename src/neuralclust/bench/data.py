@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.preprocessing import StandardScaler
 
 from neuralclust import datasets, metrics
 
 
 def load(name: str, neural: bool = True, rows: int | None = None, seed: int = 0) -> tuple[Any, np.ndarray, int]:
-    """Rows, labels and the number of classes: images for a network, else vectors of unit range.
+    """Rows, labels and the number of classes: images for a network, else vectors of unit range; a table standardised.
 
     ``"extended_yale_b, 10 subjects"`` are the first so many classes.
     """
@@ -23,7 +24,9 @@ def load(name: str, neural: bool = True, rows: int | None = None, seed: int = 0)
     if rows is not None:
         drawn = np.random.default_rng(seed).permutation(X.shape[0])[:rows]
         X, y = X[drawn], y[drawn]
-    if not neural and isinstance(X, np.ndarray):
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        X = StandardScaler().fit_transform(X).astype(np.float32)
+    elif not neural and isinstance(X, np.ndarray):
         X = X.reshape(len(X), -1).astype(np.float32)
         X = X / X.max()
     return X, y, k

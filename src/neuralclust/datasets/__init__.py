@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
 from ._catalog import CATALOG, Spec
@@ -29,7 +28,7 @@ def names() -> list[str]:
     --------
     >>> from neuralclust.datasets import names
     >>> names()[:3]
-    ['digits', 'mnist', 'mnist_test']
+    ['digits', 'iris', 'wine']
     """
     return list(CATALOG)
 
@@ -44,9 +43,9 @@ def load(name: str, *, data_home: str | os.PathLike | None = None, download: boo
     Parameters
     ----------
     name : str
-        One of `names`. "digits" is part of scikit-learn and always at hand. The superclasses of CIFAR-100 are
-        sets of their own, such as "cifar100_aquatic_mammals". "reuters10k" and "stanford_online_products"
-        cannot be downloaded: the error says why and what file to supply.
+        One of `names`. "digits" and the tables "iris", "wine" and "breast_cancer" are part of scikit-learn and
+        always at hand. The superclasses of CIFAR-100 are sets of their own, such as "cifar100_aquatic_mammals".
+        "reuters10k" and "stanford_online_products" cannot be downloaded: the error says why and what file to supply.
     data_home : str or path, optional
         The cache folder. By default the environment variable ``NEURALCLUST_DATA``, or else the folder
         ``neuralclust`` in the user's cache folder.
@@ -58,7 +57,8 @@ def load(name: str, *, data_home: str | os.PathLike | None = None, download: boo
     Bunch
         With
 
-        - ``data``: (n, features), in the stored dtype; a CSR matrix for the Reuters sets;
+        - ``data``: (n, features), in the stored dtype, columns of a table as they were measured; a CSR matrix for
+          the Reuters sets;
         - ``images``, for image sets: (n, h, w) if grey, (n, channels, h, w) if in colour, with ``data`` a
           view of it;
         - ``target``: (n,) int64, and ``target_names``, the name of each class;
@@ -86,9 +86,9 @@ def load(name: str, *, data_home: str | os.PathLike | None = None, download: boo
         close = difflib.get_close_matches(str(name), CATALOG, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(CATALOG)}{hint}")
-    if name == "digits":
-        digits = load_digits()
-        return _bunch(spec, {"x": digits.images, "y": digits.target})
+    if spec.embedded is not None:
+        found = spec.embedded()
+        return _bunch(spec, {"x": found.get("images", found.data), "y": found.target})
     return _bunch(spec, obtain(spec, cache_folder(data_home), download))
 
 
@@ -100,8 +100,10 @@ def _bunch(spec: Spec, arrays: Arrays) -> Bunch:
         )
     else:
         x = arrays["x"]
-        bunch.images = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
-        bunch.data = bunch.images.reshape(len(x), -1)
+        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
+        if x.ndim > 2:
+            bunch.images = x
+        bunch.data = x.reshape(len(x), -1)
     bunch.target = arrays["y"].astype(np.int64)
     bunch.target_names = list(spec.classes or map(str, range(int(arrays["y"].max(initial=-1)) + 1)))
     if spec.coarse_classes:
@@ -128,7 +130,7 @@ def _description(spec: Spec) -> str:
         if len(checks) == 1:
             checks[0] += " only"
         check = "; ".join(checks)
-    if spec.name == "digits":
+    if spec.embedded is not None:
         check = "nothing: it comes with scikit-learn"
     return (
         f"{spec.name}\n\n{spec.about}\nSource: {spec.source}\nLicence: {spec.licence}{origin}\n"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 
 from . import _formats
 from ._formats import Arrays
@@ -45,6 +46,7 @@ class Spec:
     part: Callable[[Arrays], Arrays] | None = None  # the arrays of this set out of those of `parent`
     coarse_classes: tuple[str, ...] = ()
     sparse: bool = False
+    embedded: Callable[[], Any] | None = None  # for a set that comes with scikit-learn: its loader
     by_hand: str = ""  # for a set that cannot be downloaded: why, and what to do
 
     @property
@@ -128,6 +130,37 @@ _SPECS = [
         shape=(1797, 8, 8),
         dtype="float64",
         classes=DIGITS,
+        embedded=load_digits,
+    ),
+    Spec(
+        name="iris",
+        about="Lengths and widths in cm of 150 iris flowers, part of scikit-learn: always at hand.",
+        source="Fisher, The Use of Multiple Measurements in Taxonomic Problems, 1936, through scikit-learn",
+        licence="CC BY 4.0 (UCI)",
+        shape=(150, 4),
+        dtype="float64",
+        classes=("setosa", "versicolor", "virginica"),
+        embedded=load_iris,
+    ),
+    Spec(
+        name="wine",
+        about="Chemical analyses of 178 wines of three growers, in columns of different units, part of scikit-learn.",
+        source="Aeberhard and Forina, Wine, UCI, through scikit-learn",
+        licence="CC BY 4.0 (UCI)",
+        shape=(178, 13),
+        dtype="float64",
+        classes=_numbered("grower", 3),
+        embedded=load_wine,
+    ),
+    Spec(
+        name="breast_cancer",
+        about="Measures of the cell nuclei of 569 tumours, in columns of different units, part of scikit-learn.",
+        source="Wolberg, Mangasarian and Street, Breast Cancer Wisconsin (Diagnostic), UCI, through scikit-learn",
+        licence="CC BY 4.0 (UCI)",
+        shape=(569, 30),
+        dtype="float64",
+        classes=("malignant", "benign"),
+        embedded=load_breast_cancer,
     ),
     Spec(
         name="mnist",

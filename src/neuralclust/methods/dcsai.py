@@ -47,9 +47,9 @@ class DCSAI(NeuralClusterer):
     init : {"graph", "spectral", "k-means", "k-means++", "random"} or ndarray, default=None
         First centres: from the codes by spectral clustering of a nearest-neighbour graph, by k-means, by its seeding or
         as random rows, or given. "graph": the clusters of that graph, of at most 10,000 rows, which the encoder learns
-        first (k-means beyond 50 clusters), in some 200 steps of joint training (not in ``history_``, and taken with
-        ``max_epochs=0``, too). None: "graph", or "spectral" with ``augment`` or where no encoder learns (repaired);
-        "k-means" (paper).
+        first (k-means beyond 50 clusters, or if of fewer than 1,000 rows a graph of more neighbours has other ones), in
+        some 200 steps of joint training (not in ``history_``, and taken with ``max_epochs=0``, too). None: "graph", or
+        "spectral" with ``augment`` or where no encoder learns (repaired); "k-means" (paper).
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 4500 (paper).
     pretrain_epochs : int, default=None

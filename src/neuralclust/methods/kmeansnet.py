@@ -45,8 +45,9 @@ class KMeansNet(NeuralClusterer):
         First centres: from the codes by spectral clustering (of 10,000 rows at most; k-means beyond 50 clusters), by
         k-means, by its seeding or as random rows, or given. "graph": the clusters of a nearest-neighbour graph of the
         codes, of as many rows, which the encoder learns first, in some 200 steps of joint training (not in
-        ``history_``, and taken with ``max_epochs=0``, too). None: "graph", or "spectral" with ``augment`` or where no
-        encoder learns (repaired); "k-means++" (paper).
+        ``history_``, and taken with ``max_epochs=0``, too); k-means also if of fewer than 1,000 rows a graph of more
+        neighbours has other clusters. None: "graph", or "spectral" with ``augment`` or where no encoder learns
+        (repaired); "k-means++" (paper).
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None

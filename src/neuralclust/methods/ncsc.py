@@ -87,10 +87,11 @@ class NCSC(NeuralClusterer):
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"k-means", "k-means++", "random", "spectral"} or ndarray, default=None
         Labels that the classifier starts from, found on the bottleneck (on the codes, where there is none): clusters of
-        a nearest-neighbour graph of at most 10,000 rows (beyond 50 clusters those of k-means), of k-means, of its
-        seeding or of random rows; or of given centres in the space of the codes. With ``encoder=None`` "spectral" is
-        spectral clustering of one batch's A_s, as data on subspaces through the origin need. None: "spectral"
-        (repaired); the paper starts from nothing, unless asked.
+        a nearest-neighbour graph of at most 10,000 rows (those of k-means beyond 50 clusters, or if of fewer than 1,000
+        rows a graph of more neighbours has other ones), of k-means, of its seeding or of random rows; or of given
+        centres in the space of the codes. With ``encoder=None`` "spectral" is spectral clustering of one batch's A_s,
+        as data on subspaces through the origin need. None: "spectral" (repaired); the paper starts from nothing, unless
+        asked.
     max_epochs : int, default=None
         Epochs of joint training at most. None: 30 (repaired), 50 (paper, which names none).
     pretrain_epochs : int, default=None
