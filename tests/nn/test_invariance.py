@@ -134,6 +134,21 @@ def test_a_cluster_does_not_take_over_where_there_are_none():
     assert sizes.min() > 20
 
 
+def test_clusters_that_are_far_from_equal_are_not_crowded_at_the_start():
+    centers = 4 * torch.eye(3, 4)
+
+    def calibrated(*sizes):
+        noise = torch.randn(sum(sizes), 4, generator=torch.Generator().manual_seed(0))
+        rows = centers.repeat_interleave(torch.tensor(sizes), dim=0) + 0.3 * noise
+        return InvarianceLayer(4, 3, metrics=METRICS).init_(centers).calibrate_(rows)
+
+    assert torch.equal(calibrated(30, 20, 10).expected, torch.ones(5, 3))  # half of the mean and one and a half
+    for sizes, smallest in (((270, 20, 10), 0.1), ((900, 99, 1), 0.003)):  # the last cluster, in units of the mean
+        one = calibrated(*sizes)
+        spreads = [f.log().std(dim=1) for f in (one.frequency / one.expected, one.frequency)]
+        assert torch.allclose(spreads[0] / spreads[1], torch.tensor(np.log(0.5) / np.log(smallest)).float())
+
+
 def test_predict_from_either_assignment_and_alone():
     z = torch.randn(200, 4, generator=torch.Generator().manual_seed(2))
     for printed in (True, False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from neuralclust.functional.assignment import relu_closeness, sharpen, student_c
 from neuralclust.functional.distance import DISTANCES, euclidean, squared_euclidean
 from neuralclust.functional.losses import assignment_divergence
 from neuralclust.nn.heads import Centroids
+from neuralclust.nn.targets import EQUAL
 
 TARGET_LEVEL = 0.95  # mean largest entry of a target; with 0.8, codes and centres lose what k-means gave them
 _MOST_PREDICTION_LEVEL = 0.8  # of a prediction, which has nothing to learn if it is one-hot, as P1 of two clusters is
@@ -52,6 +54,8 @@ class InvarianceLayer(Centroids):
         Powers of Eq. 6, P1's first.
     frequency : Tensor of shape (1 + n_metrics, n_clusters)
         Cluster frequencies of Eq. 6: mean closeness over the rows, P1's first.
+    expected : Tensor of shape (1 + n_metrics, n_clusters)
+        Frequencies for which no cluster counts as crowded, 1 on average; all 1 with the printed loss.
 
     Notes
     -----
@@ -79,6 +83,7 @@ class InvarianceLayer(Centroids):
     prediction_power: Tensor
     target_power: Tensor
     frequency: Tensor
+    expected: Tensor
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class InvarianceLayer(Centroids):
         self.register_buffer("prediction_power", torch.full((1 + len(self.metrics),), 2.0))
         self.register_buffer("target_power", torch.full((1 + len(self.metrics),), 2.0))
         self.register_buffer("frequency", torch.ones(1 + len(self.metrics), n_clusters))
+        self.register_buffer("expected", torch.ones(1 + len(self.metrics), n_clusters))
 
     @torch.no_grad()
     def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> InvarianceLayer:
@@ -111,9 +117,11 @@ class InvarianceLayer(Centroids):
 
     @torch.no_grad()
     def calibrate_(self, z: Tensor) -> InvarianceLayer:
-        """Set scales and powers from codes ``(n, p)``, at most 10,000 of them; with the printed loss, nothing.
+        """Set scales, powers and what frequencies are expected, from codes ``(n, p)``, at most 10,000 of them.
 
-        A scale is the inverse of the mean distance to the nearest centre, so that the kernel bends where clusters end.
+        With the printed loss, nothing. A scale is the inverse of the mean distance to the nearest centre, so that the
+        kernel bends where clusters end. Equal frequencies are expected, but where clusters are far from equally large
+        those that there are: division by plain ones would fill small clusters with rows of the large.
         """
         if self.printed:
             return self
@@ -124,9 +132,11 @@ class InvarianceLayer(Centroids):
             self.scale[i] = 1 / d.min(dim=1).values.mean().clamp_min(1e-4 * d.mean()).clamp_min(1e-30)
         closeness = self.closeness(z)
         self.frequency.copy_(torch.stack([q.mean(dim=0) for q in closeness]))
+        inequality = _inequality(closeness[0].argmax(dim=1).bincount(minlength=len(self.centers)))
+        self.expected.copy_((self.frequency / self.frequency.mean(dim=1, keepdim=True)).pow(inequality))
         level = min(_sharpness(sharpen(closeness[0], 2.0)), _MOST_PREDICTION_LEVEL)
         for i, q in enumerate(closeness):
-            self.target_power[i] = _power(q, q.mean(dim=0), TARGET_LEVEL)
+            self.target_power[i] = _power(q, q.mean(dim=0) / self.expected[i], TARGET_LEVEL)
             if i > 0:
                 self.prediction_power[i] = _power(q, None, level)
         return self
@@ -175,7 +185,8 @@ class InvarianceLayer(Centroids):
                 now = torch.stack([q.mean(dim=0) for q in closeness])
                 self.frequency.lerp_(now.to(self.frequency.dtype), _MEMORY)
             first, *others = (
-                _target(q, power, f) for q, power, f in zip(closeness, self.target_power, self.frequency, strict=True)
+                _target(q, power, f)
+                for q, power, f in zip(closeness, self.target_power, self.frequency / self.expected, strict=True)
             )
         total = z.new_zeros(())
         for each in (closeness, *map(self.closeness, views)):
@@ -199,6 +210,12 @@ def _target(closeness: Tensor, power: float | Tensor, frequency: Tensor) -> Tens
     Beside a plain f a high power lets one cluster take all the rows of data without clear clusters.
     """
     return sharpen(closeness / (frequency / frequency.mean()).clamp_min(_TINY).sqrt(), power)
+
+
+def _inequality(sizes: Tensor) -> Tensor:
+    """How far clusters of these sizes are from equally large: 0 up to twice or half the mean, then towards 1."""
+    relative = (sizes.clamp_min(1) / sizes.double().mean()).log().abs()
+    return (1 - math.log(EQUAL) / relative.max().clamp_min(math.log(EQUAL))).float()
 
 
 def _sharpness(p: Tensor) -> float:

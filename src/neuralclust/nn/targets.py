@@ -10,7 +10,7 @@ from neuralclust.functional.assignment import sharpen
 from neuralclust.nn.autoencoders import require_sizes
 
 _MEMORY = 0.05  # share of a batch in the running frequencies
-_EQUAL = 2.0  # clusters within this factor of the mean size count as equally large
+EQUAL = 2.0  # clusters within this factor of the mean size count as equally large
 
 
 class BalancedTarget(nn.Module):
@@ -73,7 +73,7 @@ class BalancedTarget(nn.Module):
         tensor([1.1538, 1.1538, 0.6923])
         """
         relative = sizes.clamp_min(1) / sizes.float().mean()  # a cluster without rows may come to have some
-        share = relative / relative.clamp(1 / _EQUAL, _EQUAL)
+        share = relative / relative.clamp(1 / EQUAL, EQUAL)
         self.share.copy_(share / share.mean())
         self.frequency.copy_(self.share / len(share))  # no cluster is crowded yet
 
