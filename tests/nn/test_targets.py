@@ -75,6 +75,9 @@ def test_far_smaller_clusters_are_expected_to_stay_so():
     target = BalancedTarget(4).eval()
     target.expect_(torch.tensor([20, 30, 10, 20]))  # within a factor of two of the mean
     assert torch.equal(target.share, torch.ones(4))
+    two = BalancedTarget(2)
+    two.expect_(torch.tensor([60, 40]))
+    assert torch.allclose(two.share, torch.tensor([1.2, 0.8]))
     target.expect_(torch.tensor([100, 90, 9, 1]))  # mean 50: 2, 1.8, 0.18 and 0.02 of it
     assert torch.allclose(target.share / target.share[0], torch.tensor([1.0, 1.0, 0.36, 0.04]))
     assert torch.allclose(target(torch.zeros(1, 4)), torch.full((1, 4), 0.25))  # none is crowded yet

@@ -60,8 +60,9 @@ class BalancedTarget(nn.Module):
     def expect_(self, sizes: Tensor) -> None:
         """Balance towards the sizes ``(k,)`` of the first clusters where they are far from equal.
 
-        Up to twice or half the mean counts as equal, and beyond that the excess is kept: balancing towards exactly the
-        first sizes would let an error in them grow.
+        Up to twice or half the mean counts as equal, and beyond that the excess is kept: two clusters taken for one, or
+        one for two, is what a start gets wrong, and balancing towards its exact sizes would let that grow. Of two
+        clusters there are no such errors, and their first sizes are kept as they are.
 
         Examples
         --------
@@ -73,7 +74,7 @@ class BalancedTarget(nn.Module):
         tensor([1.1538, 1.1538, 0.6923])
         """
         relative = sizes.clamp_min(1) / sizes.float().mean()  # a cluster without rows may come to have some
-        share = relative / relative.clamp(1 / EQUAL, EQUAL)
+        share = relative / relative.clamp(1 / EQUAL, EQUAL) if len(sizes) > 2 else relative
         self.share.copy_(share / share.mean())
         self.frequency.copy_(self.share / len(share))  # no cluster is crowded yet
 
