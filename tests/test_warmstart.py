@@ -91,6 +91,32 @@ def test_how_the_network_learns_the_clusters(method, augment, moons, monkeypatch
     assert min(cosines) > 1 - 1e-5
 
 
+@pytest.mark.parametrize("method", [*METHODS, NCSC])
+def test_callbacks_hear_how_far_the_start_is(method, moons, monkeypatch):
+    heard, steps = [], []
+
+    class Ears:
+        def setup(self, estimator, context): ...
+
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context, **_):
+            heard.append((context.task_name, len(steps)))
+
+    entropy = warmstart.F.cross_entropy
+    monkeypatch.setattr(warmstart.F, "cross_entropy", lambda *args: steps.append(1) or entropy(*args))
+    settings = SMALL | {"pretrain_epochs": 2, "batch_size": 100, "max_epochs": 1, "n_init": 2}
+    model = method(2, **settings).set_callbacks(Ears()).fit(moons[0])
+    names = [name for name, _ in heard]
+    first = ["epoch"] * 2 + ["pretrain"] + ["percent"] * 100 + ["start", "epoch", "fit"]
+    assert names == [*first, *first, "fit"]  # the last: all of it
+    ticks = [done for name, done in heard if name == "percent"][:100]
+    assert len(set(ticks)) == 50  # once an epoch of four steps
+    assert {row["stage"] for row in model.history_} == {"pretrain", "fit"}
+
+
 @pytest.mark.parametrize("method", [TELL, KMeansNet])
 def test_an_encoder_that_does_not_learn_stays_as_it_is(method, moons):
     X, _ = moons

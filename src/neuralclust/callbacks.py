@@ -2,7 +2,8 @@
 
 Give any of these, or scikit-learn's ``ProgressBar``, to ``estimator.set_callbacks(...)`` before ``fit``. Each epoch
 is one task: a callback finds its row at the end of ``estimator.history_`` and, once there are clusters, a fitted
-copy of the estimator to score.
+copy of the estimator to score. What has no epochs of its own, such as the search for first centres ("start"), is told
+percent by percent.
 """
 
 from __future__ import annotations
@@ -45,21 +46,28 @@ class FitReport:
     def share(self, name: str) -> Iterator[Callable[[float], None]]:
         """Yield what to call with the share done, up to 1, of a stage that has no epochs."""
         estimator = self._estimator
-        stage = self._root.subcontext(task_name=name, max_subtasks=100)
-        stage.call_on_fit_task_begin(estimator=estimator)
+        begun: list[Any] = []
         ticks = 0
+
+        def begin() -> None:
+            begun.append(self._root.subcontext(task_name=name, max_subtasks=100))
+            begun[0].call_on_fit_task_begin(estimator=estimator)
+
+        def tick() -> None:
+            leaf = begun[0].subcontext(task_name="percent")
+            leaf.call_on_fit_task_begin(estimator=estimator)
+            leaf.call_on_fit_task_end(estimator=estimator)
 
         def done(share: float) -> None:
             nonlocal ticks
             while ticks < min(100, int(100 * share)):
-                leaf = stage.subcontext(task_name="percent")
-                leaf.call_on_fit_task_begin(estimator=estimator)
-                leaf.call_on_fit_task_end(estimator=estimator)
+                self._first(tick)
                 ticks += 1
 
+        self._first(begin)
         yield done
         done(1.0)
-        stage.call_on_fit_task_end(estimator=estimator)
+        self._first(lambda: begun[0].call_on_fit_task_end(estimator=estimator))
 
     @contextmanager
     def stage(

@@ -165,7 +165,7 @@ class FitProcedure(BaseEstimator):
         recipe.memory = keeper.memory
         self.history_: list[dict[str, Any]] = keeper.history
         self.__dict__.pop("_online", None)
-        stages = [recipe.pretrain_epochs > 0 and self.encoder is not None, recipe.max_epochs > 0]
+        stages = [recipe.pretrain_epochs > 0 and self.encoder is not None, True, recipe.max_epochs > 0]
         report = FitReport(self, self.n_init * sum(stages), peers)
 
         def build(seed: int) -> ClusterModule:
@@ -248,7 +248,8 @@ class FitProcedure(BaseEstimator):
             keeper.recall(module)
             self._recall(module, source, recipe)
         else:
-            self._place_centers(module, source, recipe, trainer, seed)
+            with report.share("start") as done:
+                self._place_centers(module, source, recipe, replace(trainer, report=done), seed)
         trainer.peers.equalize_(module)
         fitted = {"module_": module, "n_features_in_": self.n_features_in_}
         updates = self._updates(module, recipe)
@@ -277,8 +278,7 @@ class FitProcedure(BaseEstimator):
 
     def _start(self, module: ClusterModule) -> Any:
         """Where the first centres come from: as given, or the usual start."""
-        init = self._value("init")
-        if init is not None:
+        if (init := self._value("init")) is not None:
             return init
         # With views joint training mends a vague start by itself, and cannot mend errors that have been learned.
         return "graph" if getattr(self, "augment", None) is None and self._encoder_learns(module) else "spectral"

@@ -158,6 +158,8 @@ class Trainer:
         Source of the row order.
     peers : Peers, optional
         The processes that share the work.
+    report : callable, optional
+        Called after each epoch with the share of the stage that is done.
     """
 
     batch_size: int
@@ -165,6 +167,7 @@ class Trainer:
     precision: torch.dtype
     generator: torch.Generator
     peers: Peers = field(default_factory=Peers)
+    report: Callable[[float], None] | None = None
 
     def fit(
         self,
@@ -239,6 +242,8 @@ class Trainer:
                 rows.append(row)
                 with module.shared_by(None):  # a callback may ask the model what it likes
                     stop = (on_epoch is not None and on_epoch(row)) or not math.isfinite(row["loss"])
+                    if self.report is not None:
+                        self.report((epoch + 1) / epochs)
                 if keeper is not None:
                     done = stop or epoch + 1 == epochs
                     keeper.write(stage, rows, batch, done, module, optimizers, self.generator, before)
