@@ -19,6 +19,7 @@ def collaboration(
     u: float,
     l: float,  # noqa: E741
     balance_weight: float,
+    share: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What a classifier learns from A_s: sure pairs together, unrelated ones apart, classes in balance.
 
@@ -35,7 +36,9 @@ def collaboration(
     l : float
         Pairs with A_s below 0.05 and A_c below ``l`` are negatives.
     balance_weight : float
-        Weight of minus the entropy of the mean probabilities.
+        Weight of the balance: how far the mean probabilities are from ``share``, a Kullback-Leibler divergence.
+    share : Tensor of shape (k,), optional
+        Sizes that the classes are balanced towards, 1 on average. None: equal sizes.
 
     Returns
     -------
@@ -63,7 +66,8 @@ def collaboration(
         positive = (torch.minimum(a_s, a_s.T) > u) & compared
         negative = (a_s < _UNRELATED) & (a_c < l) & compared
     mean = (p + p_view).mean(dim=0) / 2
-    balance = (mean * mean.clamp_min(_EPS).log()).sum()
+    log_share = 0.0 if share is None else share.log()
+    balance = (mean * (mean.clamp_min(_EPS).log() - log_share)).sum()  # but for the constant log(k)
     sure = a_c[positive]  # few pairs: no matrix of their logarithms
     pull = -sure.clamp_min(_EPS).log().sum() / max(len(sure), 1)
     push = -_mean(torch.log1p(-a_c.clamp_max(1 - _EPS)), negative)

@@ -41,6 +41,7 @@ from neuralclust.nn import (
     StrideConvAutoencoder,
     WideAutoencoder,
 )
+from neuralclust.nn.targets import expected_share
 from neuralclust.schedules import joint_rate, small_steps
 from neuralclust.spectral import first_centers, spectral_partition
 from neuralclust.training import (
@@ -162,10 +163,11 @@ class NCSC(NeuralClusterer):
     As printed the loss has a trivial optimum: with all rows in one class every A_c is 1, all positives agree, and no
     pair is left for the negative term, which moreover teaches A_s and not the classifier. Even from a start that is
     right, ``variant="paper"`` ends with one cluster, and says so with a warning. ``variant="repaired"`` adds negatives
-    for the classifier, ``-log(1 - A_c)`` where both affinities are low, and a balance term (minus the entropy of the
-    mean class probabilities); A_s is a teacher without gradient, and the classifier acts on it through the encoder they
-    share. The self-expression is solved in closed form for every batch instead of being learned for batch positions
-    that hold other rows each time.
+    for the classifier, ``-log(1 - A_c)`` where both affinities are low, and a balance term (how far the mean class
+    probabilities are from equal, or from what ``share`` of :class:`~neuralclust.nn.ClassifierLayer` says where the
+    first clusters are far from equally large); A_s is a teacher without gradient, and the classifier acts on it through
+    the encoder they share. The self-expression is solved in closed form for every batch instead of being learned for
+    batch positions that hold other rows each time.
 
     The published classifier on a convolutional encoder is convolutional, in ``variant="paper"`` as well; all others are
     one linear layer, after a hidden one with ``encoder=None``.
@@ -300,6 +302,7 @@ class NCSC(NeuralClusterer):
             return
         rows, labels = self._first_labels(module, source, recipe, trainer, seed)
         labels = labels.to(trainer.device)
+        module.head.share.copy_(expected_share(labels.bincount(minlength=self.n_clusters)))
 
         def loss(module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
             with torch.no_grad():
@@ -394,15 +397,17 @@ class NCSC(NeuralClusterer):
         z_view = z if view is x else module.encode(view)
         p = module.head.logits(z).softmax(dim=1)
         p_view = None if view is x else module.head.logits(z_view).softmax(dim=1)
-        terms = self._collaboration(z, p, p_view, self.balance_weight)
+        terms = self._collaboration(module, z, p, p_view, self.balance_weight)
         rec = reconstruction_loss(view, module.decode(z_view))
         return p, {"loss": rec + self._weight("clustering_weight", module) * terms["clu"], "rec": rec, **terms}
 
-    def _collaboration(self, z: Tensor, p: Tensor, p_view: Tensor | None, balance_weight: float) -> Terms:
+    def _collaboration(
+        self, module: ClusterModule, z: Tensor, p: Tensor, p_view: Tensor | None, balance_weight: float
+    ) -> Terms:
         with torch.no_grad():
             a_s = self._self_expressive(z)
         u, least = self._value("u"), self._value("l")
-        return collaboration(a_s, p, p_view, u=u, l=least, balance_weight=balance_weight)
+        return collaboration(a_s, p, p_view, u=u, l=least, balance_weight=balance_weight, share=module.head.share)
 
     def _evaluation(self, source: Source) -> tuple[Source, int]:
         """Batches as in training: who is in a batch with whom decides the loss, and rows may come sorted."""
@@ -510,7 +515,7 @@ class NCSC(NeuralClusterer):
                 return {"loss": self._printed(module, z, self._self_expressive(z), self._value("l"))["clu"]}
             # no balance: the next rows of a stream may well be of one cluster
             p = module.head.logits(z).softmax(dim=1)
-            return {"loss": self._collaboration(z, p, None, 0.0)["clu"]}
+            return {"loss": self._collaboration(module, z, p, None, 0.0)["clu"]}
 
         return RunningMeans(loss, self._optimizers(module, recipe)[0])
 

@@ -180,6 +180,8 @@ class ClassifierLayer(CentroidLayer):
         Mean code of each class: for looking at, they decide nothing.
     counts : Tensor of shape (n_clusters,)
         Rows that each is the mean of.
+    share : Tensor of shape (n_clusters,)
+        Sizes that the classes are balanced towards, 1 on average.
 
     Examples
     --------
@@ -188,6 +190,8 @@ class ClassifierLayer(CentroidLayer):
     >>> ClassifierLayer(8, 3)(torch.rand(5, 8)).shape
     torch.Size([5, 3])
     """
+
+    share: Tensor
 
     def __init__(
         self,
@@ -200,6 +204,7 @@ class ClassifierLayer(CentroidLayer):
     ):
         super().__init__(embed_dim, n_clusters)
         self.scale = scale
+        self.register_buffer("share", torch.ones(n_clusters))
         layers: list[nn.Module] = []
         width = embed_dim
         if maps is not None:

@@ -13,6 +13,18 @@ _MEMORY = 0.05  # share of a batch in the running frequencies
 EQUAL = 2.0  # clusters within this factor of the mean size count as equally large
 
 
+def expected_share(sizes: Tensor) -> Tensor:
+    """Sizes ``(k,)``, 1 on average, to balance clusters towards that start with ``sizes`` rows.
+
+    Up to twice or half the mean counts as equal, and beyond that the excess is kept: two clusters taken for one, or
+    one for two, is what a start gets wrong, and balancing towards its exact sizes would let that grow. Of two clusters
+    there are no such errors, and their first sizes are kept as they are.
+    """
+    relative = sizes.clamp_min(1) / sizes.float().mean()  # a cluster without rows may come to have some
+    share = relative / relative.clamp(1 / EQUAL, EQUAL) if len(sizes) > 2 else relative
+    return share / share.mean()
+
+
 class BalancedTarget(nn.Module):
     """Cross-entropy with a sharpened assignment in which the entries of crowded clusters lose.
 
@@ -58,11 +70,7 @@ class BalancedTarget(nn.Module):
 
     @torch.no_grad()
     def expect_(self, sizes: Tensor) -> None:
-        """Balance towards the sizes ``(k,)`` of the first clusters where they are far from equal.
-
-        Up to twice or half the mean counts as equal, and beyond that the excess is kept: two clusters taken for one, or
-        one for two, is what a start gets wrong, and balancing towards its exact sizes would let that grow. Of two
-        clusters there are no such errors, and their first sizes are kept as they are.
+        """Balance towards the :func:`expected_share` of the sizes ``(k,)`` of the first clusters.
 
         Examples
         --------
@@ -73,10 +81,8 @@ class BalancedTarget(nn.Module):
         >>> target.share
         tensor([1.1538, 1.1538, 0.6923])
         """
-        relative = sizes.clamp_min(1) / sizes.float().mean()  # a cluster without rows may come to have some
-        share = relative / relative.clamp(1 / EQUAL, EQUAL) if len(sizes) > 2 else relative
-        self.share.copy_(share / share.mean())
-        self.frequency.copy_(self.share / len(share))  # no cluster is crowded yet
+        self.share.copy_(expected_share(sizes))
+        self.frequency.copy_(self.share / len(sizes))  # no cluster is crowded yet
 
     @torch.no_grad()
     def forward(self, logits: Tensor) -> Tensor:
