@@ -684,8 +684,10 @@ def test_bench_from_tasks_to_tables(folder, capsys):
     assert capsys.readouterr().out.startswith("  1 of 1  quick / digits / KMeans / max_iter 2\n1 tasks")
     assert cli.main(["bench", "table", *where]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("# Results")
+    assert text.startswith("# Results\n\n2 of 2 runs have a result")
     assert "| KMeans | max_iter 1 | quick | 1 |" in text
+    assert "paper reports" not in text  # nothing of the library's own report
+    assert "XAI Beyond" not in text
     for name in ("table.md", "table.html"):
         assert cli.main(["bench", "table", *where, "--out", name]) == 0
     assert (folder / "table.md").read_text() == text
@@ -718,6 +720,24 @@ def test_bench_fails_if_every_run_does(folder, monkeypatch, capsys):
     row["wall"] = 1.0
     assert cli.main([*where, "--retry", "--only", "max_iter 1"]) == 0
     assert cli.main(where) == 0  # one run has a result
+    assert "1 of these runs failed earlier; --retry" in capsys.readouterr().out
+
+
+def test_bench_fails_if_one_run_does(folder, monkeypatch, capsys):
+    (folder / "mine.toml").write_text(TASKS)
+
+    def row(each, minutes):
+        bad = {"skipped": "ValueError: no luck", "failed": True} if each.arguments["max_iter"] == 1 else {"wall": 1.0}
+        return {"key": each.key, **bad}
+
+    monkeypatch.setattr("neuralclust.bench.runner._row", row)
+    where = ["bench", "run", "--tasks", "mine.toml", "--results", "rows.jsonl"]
+    for retry in ([], ["--retry"]):
+        assert cli.main([*where, *retry]) == 2
+        error = capsys.readouterr().err
+        assert "1 of 2 runs failed, the last (quick / digits / KMeans / max_iter 1, seed 0)" in error
+        assert "ValueError: no luck. rows.jsonl has the rows" in error
+    assert cli.main(where) == 0
 
 
 def test_bench_plots(folder, capsys):

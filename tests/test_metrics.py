@@ -72,3 +72,25 @@ def test_bad_labels(bad):
     for metric in (metrics.clustering_accuracy, metrics.purity, metrics.pairwise_precision, metrics.evaluate):
         with pytest.raises(ValueError, match=r".+"):
             metric(*bad)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (np.array([True, True, False, False]), [1, 1, 0, -1]),
+        (np.array([3, 3, 5, 5], dtype=np.uint8), [3, 3, 5, -1]),
+        (np.array([2**40, 2**40, 5, 5], dtype=np.uint64), [2**40, 2**40, 5, -1]),
+        (np.array(["ab", "ab", "c", "c"]), ["ab", "ab", "c", -1]),
+        (np.array([3.0, 3.0, 5.0, 5.0]), [3.0, 3.0, 5.0, -1.0]),
+    ],
+)
+def test_a_cluster_without_a_class_is_minus_one_whatever_the_classes_are(classes, expected):
+    assert metrics.match_labels(classes, [1, 1, 0, 2]).tolist() == expected
+
+
+@pytest.mark.parametrize("metric", ["clustering_accuracy", "match_labels", "purity", "pairwise_precision"])
+def test_missing_labels_are_refused(metric):
+    with pytest.raises(ValueError, match=r"labels_true has 1 missing values \(NaN\)"):
+        getattr(metrics, metric)([0.0, np.nan, 1.0], [0, 0, 1])
+    with pytest.raises(ValueError, match="labels_pred has 2 missing"):
+        getattr(metrics, metric)([0, 0, 1], [np.nan, np.nan, 1.0])

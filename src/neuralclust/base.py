@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -40,6 +42,9 @@ from neuralclust.training import (
 )
 
 AUGMENT: list[Any] = [StrOptions(set(AUGMENTATIONS)), callable, None]  # what the parameter of that name may be
+
+# Parameters that shape the network, which partial_fit keeps.
+_SHAPES = {"n_clusters", "embed_dim", "hidden_layer_sizes", "encoder", "variant"}
 
 # of methods whose encoder can learn the clusters of a graph first
 INIT: list[Any] = [StrOptions({"graph", "spectral", "k-means", "k-means++", "random"}), np.ndarray, None]
@@ -186,7 +191,9 @@ class NeuralClusterer(
         {'n_clusters': 3}
         """
         source = self._checked(X)
-        return -self._mean_loss(self.module_, source, self._device())
+        fitted = copy.copy(self)
+        fitted.__dict__.update(self._fitted_params)  # set_params may have been called since
+        return -fitted._mean_loss(self.module_, source, self._device())
 
     def reconstruct_centers(self) -> np.ndarray:
         """Cluster centres decoded into the space and the units of the data.
@@ -209,8 +216,9 @@ class NeuralClusterer(
 
         The first call on an unfitted estimator fits it on its rows. Every later call takes one step of the
         centres per ``batch_size`` rows, with the encoder as it is. There are never more clusters than before: rows
-        of a kind not seen so far join the nearest one. The model may be saved and loaded between calls. Of several
-        processes each learns on its own.
+        of a kind not seen so far join the nearest one. The model may be saved and loaded between calls; what the
+        optimisers remember of earlier steps is not saved, so the next step is a little different. Of several processes
+        each learns on its own.
 
         Parameters
         ----------
@@ -234,8 +242,8 @@ class NeuralClusterer(
         Raises
         ------
         ValueError, TypeError
-            If ``X`` or a parameter cannot be used, or ``forgetting`` is given and no centres decide (SSCNet, NCSC). The
-            estimator is then left as it was.
+            If ``X`` or a parameter cannot be used, if one that shapes the network was changed since the fit, or if
+            ``forgetting`` is given and no centres decide (SSCNet, NCSC). The estimator is then left as it was.
         """
         if forgetting is not None and not (isinstance(forgetting, Real) and 0 < forgetting <= 1):
             raise ValueError(f"forgetting={forgetting!r} must be above 0 and at most 1, or None.")
@@ -248,12 +256,19 @@ class NeuralClusterer(
             with apart():
                 return self.fit(X)
         self._validate_params()
+        for name in _SHAPES & self._fitted_params.keys():
+            now, fitted = getattr(self, name), self._fitted_params[name]
+            if now is not fitted and (isinstance(now, nn.Module) or not np.array_equal(now, fitted)):
+                raise ValueError(
+                    f"{name}={now!r} was set after the fit, whose network has {name}={fitted!r}; partial_fit cannot "
+                    f"change it. Set it back, or fit anew."
+                )
         with _all_or_nothing(self):
             source = as_source(self, X, reset=False)
             recipe = self._recipe(len(source))
             device = self._device()
-            (seed,) = draw_seeds(self.random_state, 1)
-            centers, encoder = self._online_updates(recipe)
+            centers, encoder, seeds = self._online_updates(recipe)
+            seed = next(seeds)
             learning = self.module_ if train_encoder else self.module_.head
             before = {name: value.clone() for name, value in learning.state_dict().items()}
             try:
@@ -280,15 +295,21 @@ class NeuralClusterer(
             self.labels_ = self._predict(source)
         return self
 
-    def _online_updates(self, recipe: SimpleNamespace) -> tuple[Any, Update | None]:
-        """Of the centres and of the encoder, if it has weights; kept between calls, with what their optimisers know."""
+    def _online_updates(self, recipe: SimpleNamespace) -> tuple[Any, Update | None, Iterator[int]]:
+        """Of the centres and of the encoder, if it has weights; kept between calls, with what their optimisers know.
+
+        And a seed for each call: by the same one, every call would draw the same views.
+        """
         if not hasattr(self, "_online"):
             weights = trainable(self.module_.autoencoder)
             encoder = None
             if weights:
                 rate = joint_rate(self._recipe(self._n_samples))  # not that of the first few rows of the stream
                 encoder = Update(self._encoder_loss, self._optimizer(weights, recipe, rate))
-            self._online = self._centers_update(self.module_, recipe), encoder
+            (first,) = draw_seeds(self.random_state, 1)
+            drawn = np.random.default_rng(first)
+            seeds = (int(drawn.integers(2**31)) for _ in count())
+            self._online = self._centers_update(self.module_, recipe), encoder, seeds
         return self._online
 
     def set_params(self, **params: Any) -> Self:

@@ -194,10 +194,13 @@ def _wrong_cell(path: Path, separator: str, names: list[str], skip: int, drop: S
                 return f"line {line} has {len(row)} columns, not {len(names)} as the first line."
             for name, cell in zip(names, row, strict=True):
                 if name not in drop and not _is_number(cell):
+                    leave = f"leave it out{f' with --drop {shlex.quote(name)}' * skip}"
+                    if not cell.strip():
+                        return f"column {name!r} has no value in line {line}. Fill the gaps of the column, or {leave}."
                     where = f"column {name!r} has {cell!r} in line {line}, not a number"
                     if _is_number(cell.replace(",", "").replace(";", "")):
                         return f"{where}. Write decimals with a point, and commas between the columns."
-                    return f"{where}. Encode it, or leave it out{f' with --drop {shlex.quote(name)}' * skip}."
+                    return f"{where}. Encode it, or {leave}."
     return None
 
 

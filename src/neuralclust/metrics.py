@@ -41,6 +41,9 @@ def _contingency(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.ndarray:
     check_consistent_length(labels_true, labels_pred)
     if np.size(labels_true) == 0:
         raise ValueError("labels_true and labels_pred are empty; at least 1 label is needed.")
+    for name, labels in (("labels_true", labels_true), ("labels_pred", labels_pred)):
+        if missing := int(np.sum(labels != labels)):  # of all values NaN alone differs from itself
+            raise ValueError(f"{name} has {missing} missing values (NaN). Leave these rows out, or give them a label.")
     return contingency_matrix(labels_true, labels_pred)
 
 
@@ -71,6 +74,12 @@ def clustering_accuracy(labels_true: ArrayLike, labels_pred: ArrayLike) -> float
 def match_labels(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.ndarray:
     """Rename clusters to the classes they match best one to one; a cluster without a class becomes -1.
 
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        Of the dtype of the classes, if it can hold -1; of Booleans and unsigned integers, signed integers; of names,
+        objects.
+
     Examples
     --------
     >>> from neuralclust.metrics import match_labels
@@ -81,9 +90,15 @@ def match_labels(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.ndarray:
     classes = np.unique(labels_true)
     _, cluster = np.unique(labels_pred, return_inverse=True)
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    name = np.full(counts.shape[1], -1, dtype=classes.dtype)
+    name = np.full(counts.shape[1], -1, dtype=_holds_minus_one(classes.dtype))
     name[columns] = classes[rows]
     return name[cluster]
+
+
+def _holds_minus_one(dtype: np.dtype) -> np.dtype:
+    if dtype.kind in "if":
+        return dtype
+    return np.dtype(np.int64 if dtype.kind in "bu" else object)
 
 
 def pairwise_precision(labels_true: ArrayLike, labels_pred: ArrayLike) -> float:

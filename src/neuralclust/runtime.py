@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,9 @@ from torch import nn
 # Networks with fewer weights lose more to the casts of autocast than they gain from faster products
 # (benchmarks/README.md has the measurement).
 BFLOAT16_WEIGHTS = 200_000
+
+# torch has one random state for all threads of a process, so fits in threads take turns.
+_TURN = threading.RLock()
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -55,13 +59,15 @@ def _cpu_multiplies_bfloat16() -> bool:
 def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """Run with torch's random state set to ``seed`` and put the old state back afterwards.
 
+    Of several threads one at a time is let in.
+
     Yields
     ------
     torch.Generator
         A CPU generator of the same seed, for the order of the rows.
     """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with _TURN, torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(seed)
         if devices:
             with torch.cuda.device(device):

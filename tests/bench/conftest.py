@@ -19,6 +19,13 @@ def suicide(seed):
 
 def broken(seed):
     raise ValueError("no luck")
+
+def arrays(seed):
+    import numpy, torch
+    return {"acc": numpy.float32(0.5), "each": numpy.array([1, 2]), "loss": torch.tensor(2.0)}
+
+def nonsense(seed):
+    return {"acc": object()}
 """
 
 

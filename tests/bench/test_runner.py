@@ -164,3 +164,18 @@ def test_a_foreign_file_is_refused(tmp_path):
         path.write_text(json.dumps({"key": "a"}) + "\n" + text)
         with pytest.raises(ValueError, match=r"rows.jsonl, line 2 is not a row of results"):
             Results(path).read()
+
+
+def test_numbers_of_numpy_and_torch_are_rows(tasks, tmp_path):
+    runs = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:arrays"')])
+    results = Results(tmp_path / "rows.jsonl")
+    assert run(runs, results) == 1
+    row = results.read()[runs[0].key]
+    assert (row["acc"], row["each"], row["loss"]) == (0.5, [1, 2], 2.0)
+
+
+def test_what_is_no_row_is_named(tasks, tmp_path):
+    runs = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:nonsense"')])
+    results = Results(tmp_path / "rows.jsonl")
+    assert run(runs, results) == 0
+    assert "which JSON cannot hold. Give back numbers" in results.read()[runs[0].key]["skipped"]

@@ -8,6 +8,7 @@ import pytest
 
 from neuralclust import registry
 from neuralclust.bench import Results, plan, plot, table
+from neuralclust.bench.owntable import own_document
 from neuralclust.bench.pages import Grid, Heading, Picture, markdown, page
 from neuralclust.bench.table import PAPERS, cell, compare, document, published
 
@@ -251,3 +252,14 @@ def test_how_well_loss_and_silhouette_choose(runs):
     assert last[-3:] == ["+20.0", "-20.0", "+20.0"]
     del rows[runs[0].key]["silhouette"]
     assert not table.choices([g for g in table.groups(runs, rows) if g.method == "TELL"]).lines
+
+
+def test_tasks_of_ones_own_have_their_experiments_and_failures(squares):
+    runs = plan([squares])
+    rows = {run.key: {"key": run.key, "seed": run.seed, "acc": 0.5 + run.seed, "note": "x"} for run in runs[:4]}
+    rows[runs[4].key] = {"key": runs[4].key, "seed": 0, "skipped": "ValueError: no luck", "failed": True}
+    text = markdown(own_document(runs, rows))
+    assert "4 of 6 runs have a result" in text
+    assert "| squares / x 1 | 2† | acc 1 |" in text
+    assert "| squares | 0 of 2 | ValueError: no luck | x 3 |" in text
+    assert "published" not in text

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
@@ -164,3 +165,11 @@ def test_scikit_learn_accepts_it():
     results = check_estimator(FuzzyCMeans(), on_fail=None)
     assert [r["check_name"] for r in results if r["status"] == "failed"] == []
     assert len(results) > 35
+
+
+def test_a_data_frame_is_no_cause_for_warnings():
+    X = pd.DataFrame({"a": [0.0, 0.1, 5.0, 5.1], "b": [1.0, 1.1, 1.0, 1.2]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = FuzzyCMeans(2, random_state=0).fit(X)
+        assert np.array_equal(model.predict(X), model.labels_)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_circles, make_moons
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
@@ -205,7 +206,8 @@ def test_as_many_clusters_as_rows(n):
 
 @pytest.mark.parametrize("X", [np.full((600, 3), 0.1), np.zeros((30, 3)), np.full((600, 3), 0.1, "float32")])
 def test_equal_rows_have_an_answer(X):
-    model = SpectralEmbeddedClustering(3, random_state=0).fit(X)
+    with pytest.warns(ConvergenceWarning, match="fewer distinct rows than n_clusters=3"):
+        model = SpectralEmbeddedClustering(3, random_state=0).fit(X)
     assert np.isfinite(model.embedding_).all()
     assert np.isfinite(model.transform(X)).all()
     assert len(set(model.predict(X))) == 1
@@ -222,7 +224,8 @@ def test_duplicate_rows_and_zero_rows():
 def test_fewer_distinct_rows_than_clusters(mu):
     """F has as many independent rows as clusters: no cluster is empty."""
     X = np.repeat([[0.0], [1.0], [5.0]], 4, axis=0)
-    model = SpectralEmbeddedClustering(5, mu=mu, random_state=0).fit(X)
+    with pytest.warns(ConvergenceWarning, match="fewer distinct rows than n_clusters=5"):
+        model = SpectralEmbeddedClustering(5, mu=mu, random_state=0).fit(X)
     assert set(model.labels_) == set(range(5))
     assert np.isfinite(model.cluster_centers_).all()
 

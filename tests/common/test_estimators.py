@@ -4,6 +4,7 @@ import json
 import pickle
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -495,3 +496,62 @@ def test_bfloat16_trains(method, easy):
     model = small(method, precision="bfloat16", pretrain_epochs=30).fit(X)
     assert model.transform(X).dtype == np.float32
     assert adjusted_rand_score(y, model.labels_) > 0.9
+
+
+def test_fits_in_threads_are_those_of_one_thread(easy):
+    """torch has one random state for all threads: fits take turns, and leave it as it was."""
+    X, _ = easy
+    seeds = range(4)
+    alone = [weights(small("TELL", random_state=seed).fit(X)) for seed in seeds]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: weights(small("TELL", random_state=seed).fit(X)), seeds))
+    assert together == alone
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_parameters_set_after_the_fit_leave_what_was_fitted(method, easy):
+    X, _ = easy
+    model = small(method).fit(X)
+    score = model.score(X)
+    for name, value in (("n_clusters", 7), ("clustering_weight", 9.0), ("reconstruction_weight", 0.1), ("tau", 0.01)):
+        if name in model.get_params():
+            model.set_params(**{name: value})
+    assert model.score(X) == score
+    if method == "TELL":
+        assert model.explain(X).runner_up.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n_clusters", 5), ("embed_dim", 3), ("hidden_layer_sizes", (7,)), ("encoder", None), ("variant", "paper")],
+)
+def test_a_stream_cannot_change_the_network(easy, name, value):
+    X, _ = easy
+    model = small("TELL").fit(X)
+    before, was = weights(model), model.get_params()[name]
+    with pytest.raises(ValueError, match=rf"^{name}=.* was set after the fit.* Set it back, or fit anew"):
+        model.set_params(**{name: value}).partial_fit(X)
+    assert weights(model) == before
+    model.set_params(**{name: list(was) if name == "hidden_layer_sizes" else was, "lr": 1e-4}).partial_fit(X)
+
+
+def test_every_call_of_partial_fit_draws_other_views(easy):
+    X, _ = easy
+    drawn = []
+
+    def noise(x):
+        drawn.append(torch.rand(()).item())
+        return x
+
+    model = small("TELL", augment=noise, random_state=0).fit(X)
+    drawn.clear()
+    for _ in range(3):
+        model.partial_fit(X[:32], train_encoder=True)
+    assert len(set(drawn)) == len(drawn) >= 3
+    first, drawn[:] = drawn[:], []
+    again = small("TELL", augment=noise, random_state=0).fit(X)
+    drawn.clear()
+    for _ in range(3):
+        again.partial_fit(X[:32], train_encoder=True)
+    assert drawn == first

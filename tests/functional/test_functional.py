@@ -56,3 +56,10 @@ def test_sharpen_of_a_row_of_zeros_is_uniform():
 def test_cosine_is_never_negative():
     z = torch.rand(1000, 7, generator=torch.Generator().manual_seed(0))
     assert cosine(z, z).min() >= 0
+
+
+def test_sharpen_keeps_nan():
+    """A loss of codes that are not finite must not be."""
+    p = sharpen(torch.tensor([[torch.nan, 1.0], [0.0, 0.0], [3.0, 1.0]]))
+    assert p[0].isnan().all()
+    assert torch.allclose(p[1:], torch.tensor([[0.5, 0.5], [0.9, 0.1]]))

@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from neuralclust.methods.tell import released_loss
-from neuralclust.nn import BalancedTarget, CentroidLayer, ClassifierLayer, InvarianceLayer, KMeansNetLayer, TELLLayer
+from neuralclust.nn import (
+    BalancedTarget,
+    CentroidLayer,
+    ClassifierLayer,
+    InvarianceLayer,
+    KMeansNetLayer,
+    MLPAutoencoder,
+    PoolConvAutoencoder,
+    TELLLayer,
+)
 
 
 def codes(n=12, p=4, seed=0, dtype=torch.float64):
@@ -233,3 +242,36 @@ def test_layers_check_and_show_their_sizes(layer):
 def test_a_balanced_target_needs_clusters():
     with pytest.raises(ValueError, match="n_clusters=0 must be a positive whole number"):
         BalancedTarget(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KMeansNetLayer(4, 3, assignment="Soft"), "assignment='Soft' must be one of 'hard', 'soft'"),
+        (lambda: KMeansNetLayer(4, 3, alpha=0), "alpha=0 must be a number above 0"),
+        (lambda: TELLLayer(4, 3, alpha=-1.0), "alpha=-1.0 must be"),
+        (lambda: TELLLayer(4, 3, temperature=0.0), "temperature=0.0 must be"),
+        (lambda: TELLLayer(4, 3, temperature=float("inf")), "temperature=inf must be"),
+        (lambda: InvarianceLayer(4, 3, metrics="cosine"), r"metrics='cosine' must be a sequence .* \('cosine',\)"),
+        (lambda: InvarianceLayer(4, 3, metrics=()), r"metrics=\(\) must be a sequence"),
+        (lambda: InvarianceLayer(4, 3, metrics=("manhattan",)), "metrics='manhattan' must be one of 'cityblock'"),
+        (lambda: MLPAutoencoder((8,), code_activation="tanh"), "code_activation='tanh' must be one of 'linear'"),
+        (lambda: PoolConvAutoencoder((1, 8, 8), output_activation=None), "output_activation=None must be one of"),
+    ],
+)
+def test_options_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("make", [CentroidLayer, KMeansNetLayer, TELLLayer, InvarianceLayer])
+def test_first_centres_may_be_arrays_and_are_checked(make):
+    layer = make(4, 3)
+    centers = np.eye(3, 4)
+    assert np.allclose(layer.init_(centers).centers.detach(), centers)
+    for wrong in (centers[0], centers[:2], centers.T, centers[:, :3]):
+        with pytest.raises(ValueError, match=r"must be of shape \(3, 4\)"):
+            layer.init_(wrong)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        layer.init_(np.full((3, 4), np.nan))
+    assert np.allclose(layer.centers.detach(), centers)

@@ -1,5 +1,7 @@
 """The module's own parts: packed weights for inference."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,8 +24,13 @@ def module():
     return ClusterModule(Autoencoder(encoder, nn.Linear(5, 300), embed_dim=5), TELLLayer(5, 3), (300,)).eval()
 
 
-def overridden(module):
-    return [i for i, layer in enumerate(module.autoencoder.encoder) if "forward" in layer.__dict__]
+def packed_layers(module):
+    """Which layers of the encoder give results that differ, by rounding, within the block."""
+    x = {i: torch.randn(64, layer.in_features) for i, layer in enumerate(module.autoencoder.encoder) if i % 2 == 0}
+    with torch.inference_mode():
+        plain = {i: module.autoencoder.encoder[i].float()(x[i]) for i in x}
+        with module.packed():
+            return [i for i in x if not torch.equal(module.autoencoder.encoder[i](x[i]), plain[i])]
 
 
 def test_packed_weights_give_the_same_codes(module):
@@ -31,12 +38,11 @@ def test_packed_weights_give_the_same_codes(module):
     with torch.inference_mode():
         dense = module.encode(x)
         with module.packed():
-            assert overridden(module) == [0, 2]  # the last is too small to gain
             packed = module.encode(x)
-        assert overridden(module) == []
         assert torch.equal(module.encode(x), dense)
     assert not torch.equal(packed, dense)  # it did something
     assert torch.allclose(packed, dense, rtol=1e-5, atol=1e-6)
+    assert packed_layers(module) == [0, 2]  # the last is too small to gain
 
 
 def test_new_weights_count_in_the_next_block(module):
@@ -51,15 +57,15 @@ def test_new_weights_count_in_the_next_block(module):
     assert torch.allclose(after, module.encode(x), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_not_plain_or_not_float32_stays(module):
-    class Mine(nn.Linear):
-        pass
-
-    module.autoencoder.encoder[0] = Mine(300, 400)
+def test_what_is_not_a_plain_weight_or_not_float32_stays(module):
+    module.autoencoder.encoder[0] = torch.nn.utils.spectral_norm(nn.Linear(300, 400)).eval()  # a new weight each call
     module.autoencoder.encoder[2].double()
-    module.autoencoder.encoder[4] = torch.nn.utils.spectral_norm(nn.Linear(300, 300))  # a new weight each call
-    with module.packed():
-        assert overridden(module) == []
+    x = torch.randn(8, 300)
+    with torch.inference_mode():
+        first = module.autoencoder.encoder[0](x)
+        with module.packed():
+            assert torch.equal(module.autoencoder.encoder[0](x), first)
+            assert module.autoencoder.encoder[2](torch.randn(8, 400).double()).dtype == torch.float64
 
 
 def test_other_shapes_and_dtypes_pass_through(module):
@@ -71,9 +77,23 @@ def test_other_shapes_and_dtypes_pass_through(module):
 
 
 def test_an_error_leaves_no_packed_weights(module):
-    with pytest.raises(RuntimeError, match="stop"), module.packed():
-        raise RuntimeError("stop")
-    assert overridden(module) == []
+    x = torch.randn(64, 300)
+    with torch.inference_mode():
+        plain = module.encode(x)
+        with pytest.raises(RuntimeError, match="stop"), module.packed():
+            raise RuntimeError("stop")
+        assert torch.equal(module.encode(x), plain)
+
+
+def test_a_module_may_be_copied_and_pickled_while_it_is_packed(module):
+    x = torch.randn(8, 300)
+    with module.packed():
+        copied = copy.deepcopy(module)
+        again = pickle.loads(pickle.dumps(module))
+    for other in (copied, again):
+        with torch.no_grad():
+            other.autoencoder.encoder[0].weight.zero_()
+            assert not torch.equal(other.encode(x), module.encode(x))  # its own weights count
 
 
 def test_threads_may_predict_at_once():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
@@ -232,3 +233,21 @@ def test_solvers_tell_their_share(solver, rows, monkeypatch):
     shares = []
     solver(rows[0], on_progress=shares.append)
     assert np.allclose(shares, [1 / 3, 2 / 3, 1])
+
+
+def test_rows_that_are_the_same_in_two_clusters_are_announced():
+    with pytest.warns(ConvergenceWarning, match="fewer distinct rows than n_clusters=3"):
+        SubspaceClustering(3, random_state=0).fit(np.repeat(np.eye(2, 4), 4, axis=0))
+
+
+def test_codes_that_do_not_give_the_training_rows_their_clusters_are_announced(rows):
+    X, _ = rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SubspaceClustering(3, random_state=0).fit(X)
+        assert (model.predict(X) == model.labels_).mean() > 0.9
+    flat = load_iris().data  # four columns, and each species spans them
+    model = SubspaceClustering(3, random_state=0).fit(flat)
+    with pytest.warns(ConvergenceWarning, match="% of the training rows into their own cluster"):
+        share = (model.predict(flat) == model.labels_).mean()
+    assert share < 0.9

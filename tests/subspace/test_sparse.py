@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import ElasticNet, Lasso, OrthogonalMatchingPursuit
 from sklearn.metrics.pairwise import rbf_kernel
@@ -278,3 +279,12 @@ def test_rows_are_checked(solver):
 
 def test_affine_rows_with_nothing_in_common():
     assert np.allclose(ssc(np.eye(4), affine=True).sum(axis=1), 1, atol=1e-4)
+
+
+def test_close_rows_in_float32_are_solved():
+    """Normalised rows of four columns: their products, rounded to float32, leave no positive matrix."""
+    X = load_iris().data
+    X = (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ssc(X)

@@ -50,7 +50,7 @@ def add_bench(commands: Any) -> None:
     )
     running.add_argument("--minutes", type=float, metavar="M", help="longest time of a run (default: the task's own)")
     running.add_argument("--retry", action="store_true", help="make runs that have failed once more")
-    table = add("table", _table, "write the rows beside the published numbers",
+    table = add("table", _table, "write the rows beside the published numbers, or those of --tasks alone",
                 "neuralclust bench table --out results.md")  # fmt: skip
     table.add_argument("--out", type=Path, metavar="FILE",
                        help=".md or .html file to write or replace (default: Markdown to standard output)")  # fmt: skip
@@ -81,6 +81,7 @@ def _run(args: argparse.Namespace) -> None:
         raise ValueError(f"--shard {args.shard} must be I/N, such as 1/4.")
     runs, results = _planned(args), Results(args.results)
     part, parts = map(int, shard.groups())
+    before = {} if args.retry else results.read()
     try:
         finished = run(
             runs, results, shard=(part, parts), minutes=args.minutes, retry=args.retry,
@@ -92,6 +93,15 @@ def _run(args: argparse.Namespace) -> None:
     mine = [rows[each.key] for each in runs if each.key in rows]
     if not finished and mine and all("skipped" in row for row in mine):
         raise RuntimeError(f"none of these runs has a result. The last was skipped: {mine[-1]['skipped']}")
+    failed = [each for each in runs if rows.get(each.key, {}).get("failed")]
+    if any(each.key not in before for each in failed):
+        last = failed[-1]
+        raise RuntimeError(
+            f"{len(failed)} of {len(runs)} runs failed, the last ({last.task}, seed {last.seed}) with: "
+            f"{rows[last.key]['skipped']}. {args.results} has the rows; --retry makes the runs that failed once more."
+        )
+    if failed:
+        print(f"{len(failed)} of these runs failed earlier; --retry makes them once more.")
 
 
 def _planned(args: argparse.Namespace) -> list[Any]:
@@ -104,12 +114,14 @@ def _planned(args: argparse.Namespace) -> list[Any]:
 
 
 def _table(args: argparse.Namespace) -> None:
-    from neuralclust.bench import pages, plot, table
+    from neuralclust.bench import owntable, pages, plot, table
 
     if args.out and args.out.suffix not in (".md", ".html"):
         raise ValueError(f"{args.out}: the extension must be .md or .html.")
     pictures = plot.drawn(args.figures, args.out.parent if args.out else Path()) if args.figures else ()
-    blocks = table.document(plan(args.tasks), _rows(args.results), pictures)
+    rows = _rows(args.results)
+    document = owntable.own_document if args.tasks else table.document
+    blocks = document(plan(args.tasks), rows, pictures)
     text = pages.page(blocks) if args.out and args.out.suffix == ".html" else pages.markdown(blocks)
     if args.out is None:
         sys.stdout.write(text)

@@ -216,7 +216,14 @@ def child(text: str) -> None:
         import resource
 
         about["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    sys.stdout.write(json.dumps({**about, **found}) + "\n")
+    sys.stdout.write(json.dumps({**about, **found}, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of NumPy or torch, which experiments give back at times."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"an experiment gave {value!r} back, which JSON cannot hold. Give back numbers, text and lists.")
 
 
 def _end_with(parent: int) -> None:

@@ -184,18 +184,22 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
     blocks += [Heading(2, "Figures"), *pictures] if pictures else []
     blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
-    wanting = [g for g in scored if len(g.rows) < g.planned and not g.derived]
-    missing: dict[tuple[str, ...], list[str]] = {}
+    return blocks + missing(found)
+
+
+def missing(found: Sequence[Group]) -> list[Block]:
+    """Tasks that have not all their rows, and why."""
+    wanting = [g for g in found if len(g.rows) < g.planned and not g.derived]
+    lines: dict[tuple[str, ...], list[str]] = {}
     for g in wanting:
-        of = " / ".join(part for part in (g.run.name, g.run.arguments["data"]) if part)
+        of = " / ".join(part for part in (g.run.name, g.run.arguments.get("data")) if part)
         what = ", ".join(part for part in (g.method, g.setting) if part)
-        missing.setdefault((of, g.seeds.removesuffix("†"), g.reason), []).append(what)
-    blocks += [
+        lines.setdefault((of, g.seeds.removesuffix("†"), g.reason), []).append(what)
+    return [
         Heading(2, "What is missing"),
         f"{sum(g.planned - len(g.rows) for g in wanting)} runs of {len(wanting)} tasks.",
-        Grid(["tasks", "seeds", "why", "what"], [[*key, "; ".join(whats)] for key, whats in missing.items()]),
+        Grid(["tasks", "seeds", "why", "what"], [[*key, "; ".join(whats)] for key, whats in lines.items()]),
     ]
-    return blocks
 
 
 def cell(values: Iterable[float]) -> str:

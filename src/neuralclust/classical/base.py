@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import validate_data
 
+from neuralclust._warn import warn
+
 
 class RowClusterer(ClusterMixin, BaseEstimator):
     """A clusterer of the rows of a table, a dense one but where a tag says otherwise."""
@@ -24,3 +26,13 @@ class RowClusterer(ClusterMixin, BaseEstimator):
                 f"Pass more rows or ask for fewer clusters."
             )
         return X
+
+    def _warn_of_copies(self, X: np.ndarray) -> None:
+        """Say so if there are fewer distinct rows than clusters: then rows that are the same are told apart."""
+        few = self.n_clusters  # mostly the first rows settle it
+        if any(len(np.unique(rows, axis=0)) >= few for rows in (X[: 10 * few], X)):
+            return
+        warn(
+            f"X has fewer distinct rows than n_clusters={few}, so rows that are the same were put into different "
+            f"clusters. Ask for fewer clusters."
+        )

@@ -145,7 +145,7 @@ class FuzzyCMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowClustere
             centers, objective, n_iter = self._run(rows, kmeans_plusplus(rows, self.n_clusters, random_state=seed)[0])
             if objective < self.objective_:
                 self.cluster_centers_, self.objective_, self.n_iter_ = centers + mean, objective, n_iter
-        self.labels_ = self.predict(X)
+        self.labels_ = _squared_distances(X, self.cluster_centers_).argmin(axis=1)
         spread = np.sqrt(np.einsum("ij,ij->", rows, rows) / len(rows))
         if self.n_clusters > 1 and pdist(self.cluster_centers_).min() <= _COINCIDE * spread:
             warn(

@@ -70,6 +70,7 @@ class WeightedLinkage(RowClusterer):
         self.labels_ = np.zeros(len(X), dtype=np.int64)
         if len(X) > 1:
             self.labels_ = cut(linkage(X, method="weighted"), self.n_clusters)
+        self._warn_of_copies(X)
         return self
 
 

@@ -149,6 +149,7 @@ class SpectralEmbeddedClustering(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.cluster_centers_ = fitted.cluster_centers_.copy()
         for j in np.unique(self.labels_):
             self.cluster_centers_[j] = mapped[self.labels_ == j].mean(axis=0)
+        self._warn_of_copies(X)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -204,6 +204,7 @@ class ZetaClustering(RowClusterer):
             if len(np.unique(labels)) > self.n_clusters:
                 labels = _join_nearest(X, labels, self.n_clusters)
         self.labels_ = np.unique(labels, return_inverse=True)[1]
+        self._warn_of_copies(X)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -118,7 +118,7 @@ def sharpen(closeness: Tensor, power: float | Tensor = 2.0, frequency: Tensor | 
     if frequency is not None:
         share = frequency / frequency.mean().clamp_min(_TINY)
         p = p / share.clamp_min(_LEAST_SHARE)  # a cluster that no row is near has frequency 0
-    p = torch.where(largest > 0, p, torch.ones_like(p))
+    p = torch.where(largest == 0, torch.ones_like(p), p)  # NaN stays NaN, for whoever looks at the loss
     return p / p.sum(dim=1, keepdim=True)
 
 

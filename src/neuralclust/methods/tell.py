@@ -361,7 +361,7 @@ class TELL(NeuralClusterer):
         centers = self.cluster_centers_
         scores = z @ centers.T  # (n, k)
         order = np.argsort(-scores, axis=1, kind="stable")
-        cluster, runner_up = order[:, 0], order[:, min(1, self.n_clusters - 1)]
+        cluster, runner_up = order[:, 0], order[:, min(1, len(centers) - 1)]
         rows = np.arange(len(z))
         return Bunch(
             cluster=cluster,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -122,6 +122,7 @@ class MLPAutoencoder(Autoencoder):
         normalize: bool = False,
     ):
         require_sizes(embed_dim=embed_dim)
+        require_among(ACTIVATIONS, code_activation=code_activation, output_activation=output_activation)
         sizes = [math.prod(shape), *hidden_layer_sizes, embed_dim]
         first = [nn.Dropout(input_dropout)] * (input_dropout > 0)
         encoder = [nn.Flatten(), *first, *dense(sizes, dropout), ACTIVATIONS[code_activation]()]
@@ -237,6 +238,7 @@ class PoolConvAutoencoder(Autoencoder):
         normalize: bool = False,
     ):
         require_sizes(embed_dim=embed_dim)
+        require_among(ACTIVATIONS, code_activation=code_activation, output_activation=output_activation)
         channels, *full = image_shape(shape)
         half = [s // 2 for s in full]
         small = [s // 2 for s in half]
@@ -263,6 +265,20 @@ def require_sizes(**sizes: Any) -> None:
     for name, size in sizes.items():
         if not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name}={size!r} must be a positive whole number, such as 10.")
+
+
+def require_among(known: Iterable[str], **choices: Any) -> None:
+    """ValueError for an option that is none of the known ones."""
+    for name, choice in choices.items():
+        if choice not in list(known):
+            raise ValueError(f"{name}={choice!r} must be one of {', '.join(map(repr, sorted(known)))}.")
+
+
+def require_positive(**numbers: Any) -> None:
+    """ValueError for a number that is not above 0 and finite."""
+    for name, number in numbers.items():
+        if not (isinstance(number, Real) and 0 < float(number) < math.inf):
+            raise ValueError(f"{name}={number!r} must be a number above 0, and finite.")
 
 
 def refuse_channels_last(shape: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ The loss takes the codes of further views of the same rows (an augmentation, say
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from neuralclust.functional.assignment import hard_assignment
 from neuralclust.functional.distance import squared_euclidean
-from neuralclust.nn.autoencoders import require_sizes
+from neuralclust.nn.autoencoders import require_among, require_positive, require_sizes
 from neuralclust.nn.targets import BalancedTarget
 
 
@@ -52,13 +52,32 @@ class Centroids(nn.Module):
         """Cluster of every code ``(b,)``."""
         raise NotImplementedError
 
-    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> Any:
-        """Take these centres, for some ``rows`` or all."""
+    @torch.no_grad()
+    def init_(self, centers: Any, rows: Tensor | slice = slice(None)) -> Self:
+        """Take these centres, a tensor or array ``(k, p)``, or ``(m, p)`` for ``m`` of the ``rows``.
+
+        Raises
+        ------
+        ValueError
+            If their shape is another, or one of them is not finite.
+        """
+        centers = torch.as_tensor(centers).to(self.centers)
+        need = tuple(self.centers[rows].shape)
+        if tuple(centers.shape) != need:
+            raise ValueError(f"centers of shape {tuple(centers.shape)} must be of shape {need}: one row a cluster.")
+        if not torch.isfinite(centers).all():
+            raise ValueError("centers have NaN or infinite values. Pass finite ones, such as the result of k-means.")
+        self._set_(centers, rows)
+        return self
+
+    def _set_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> None:
+        """``init_`` without its checks."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def move_(self, centers: Tensor, rows: Tensor) -> None:
         """Put some centres elsewhere, and leave all else as it is."""
-        self.init_(centers, rows)
+        self._set_(centers, rows)
 
     @torch.no_grad()
     def follow_(self, z: Tensor, forgetting: float, batch_size: int | None = None) -> None:
@@ -122,12 +141,10 @@ class CentroidLayer(Centroids):
         self.register_buffer("centers", torch.zeros(n_clusters, embed_dim))
         self.register_buffer("counts", torch.zeros(n_clusters))
 
-    @torch.no_grad()
-    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> CentroidLayer:
-        """Take these centres (for some ``rows``, or all), each the mean of no rows yet."""
+    def _set_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> None:
+        """Each is the mean of no rows yet."""
         self.centers[rows] = centers
         self.counts[rows] = 0.0
-        return self
 
     @torch.no_grad()
     def move_(self, centers: Tensor, rows: Tensor) -> None:
@@ -229,6 +246,8 @@ class KMeansNetLayer(Centroids):
         balanced: bool = False,
     ):
         super().__init__(embed_dim, n_clusters)
+        require_positive(alpha=alpha)
+        require_among(("hard", "soft"), assignment=assignment)
         self.alpha = alpha
         self.assignment = assignment
         self.coupled = coupled
@@ -237,13 +256,11 @@ class KMeansNetLayer(Centroids):
         self.free_bias = None if coupled else nn.Parameter(torch.empty(n_clusters))
         self.init_(F.normalize(torch.randn(n_clusters, embed_dim), dim=1))
 
-    @torch.no_grad()
-    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> KMeansNetLayer:
-        """Set ``W`` and ``b`` (some ``rows``, or all) from cluster centres ``(k, p)`` (Eq. 6)."""
+    def _set_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> None:
+        """``W`` and ``b`` from cluster centres (Eq. 6)."""
         self.weight[rows] = 2 * self.alpha * centers
         if self.free_bias is not None:
             self.free_bias[rows] = -self.alpha * centers.square().sum(dim=1)
-        return self
 
     @torch.no_grad()
     def move_(self, centers: Tensor, rows: Tensor) -> None:
@@ -354,18 +371,17 @@ class TELLLayer(Centroids):
         balanced: bool = False,
     ):
         super().__init__(embed_dim, n_clusters)
+        require_positive(alpha=alpha, temperature=temperature)
         self.alpha = alpha
         self.temperature = temperature
         self.target = BalancedTarget(n_clusters) if balanced else None
         self.weight = nn.Parameter(torch.empty(n_clusters, embed_dim))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        self.init_(self.weight)
+        self.normalize_()
 
-    @torch.no_grad()
-    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> TELLLayer:
-        """Take the directions of these centres ``(k, p)``, for some ``rows`` or all."""
+    def _set_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> None:
+        """The directions of these centres; their lengths do not count."""
         self.weight[rows] = 2 * self.alpha * F.normalize(centers, dim=1)
-        return self
 
     @property
     def centers(self) -> Tensor:  # type: ignore[override]
@@ -401,7 +417,7 @@ class TELLLayer(Centroids):
     @torch.no_grad()
     def normalize_(self) -> None:
         """Back to unit length, after an optimiser step (Section 2.2.3)."""
-        self.init_(self.weight)
+        self._set_(self.weight)
 
     @torch.no_grad()
     def normalize_gradient_(self, fraction: float = 0.1) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from neuralclust.functional.assignment import relu_closeness, sharpen, student_closeness
 from neuralclust.functional.distance import DISTANCES, euclidean, squared_euclidean
 from neuralclust.functional.losses import assignment_divergence
+from neuralclust.nn.autoencoders import require_among
 from neuralclust.nn.heads import Centroids
 from neuralclust.nn.targets import EQUAL
 
@@ -96,8 +97,11 @@ class InvarianceLayer(Centroids):
         eps: float = 1e-7,
     ):
         super().__init__(embed_dim, n_clusters)
-        if predict_from not in ("P1", "P2"):
-            raise ValueError(f"predict_from={predict_from!r} must be 'P1' or 'P2'.")
+        require_among(("P1", "P2"), predict_from=predict_from)
+        if isinstance(metrics, str) or not metrics:
+            raise ValueError(f"metrics={metrics!r} must be a sequence of one or more names, such as ('cosine',).")
+        for metric in metrics:
+            require_among(DISTANCES, metrics=metric)
         self.metrics = tuple(metrics)
         self.printed = printed
         self.predict_from = predict_from
@@ -109,11 +113,8 @@ class InvarianceLayer(Centroids):
         self.register_buffer("frequency", torch.ones(1 + len(self.metrics), n_clusters))
         self.register_buffer("expected", torch.ones(1 + len(self.metrics), n_clusters))
 
-    @torch.no_grad()
-    def init_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> InvarianceLayer:
-        """Take these centres ``(k, p)``, for some ``rows`` or all."""
+    def _set_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> None:
         self.centers[rows] = centers
-        return self
 
     @torch.no_grad()
     def calibrate_(self, z: Tensor) -> InvarianceLayer:
@@ -133,7 +134,8 @@ class InvarianceLayer(Centroids):
         closeness = self.closeness(z)
         self.frequency.copy_(torch.stack([q.mean(dim=0) for q in closeness]))
         inequality = _inequality(closeness[0].argmax(dim=1).bincount(minlength=len(self.centers)))
-        self.expected.copy_((self.frequency / self.frequency.mean(dim=1, keepdim=True)).pow(inequality))
+        frequency = self.frequency.clamp_min(_TINY)  # P1 of codes that are all alike is close to no centre
+        self.expected.copy_((frequency / frequency.mean(dim=1, keepdim=True)).pow(inequality))
         level = min(_sharpness(sharpen(closeness[0], 2.0)), _MOST_PREDICTION_LEVEL)
         for i, q in enumerate(closeness):
             self.target_power[i] = _power(q, q.mean(dim=0) / self.expected[i], TARGET_LEVEL)
@@ -209,7 +211,7 @@ def _target(closeness: Tensor, power: float | Tensor, frequency: Tensor) -> Tens
 
     Beside a plain f a high power lets one cluster take all the rows of data without clear clusters.
     """
-    return sharpen(closeness / (frequency / frequency.mean()).clamp_min(_TINY).sqrt(), power)
+    return sharpen(closeness / (frequency / frequency.mean().clamp_min(_TINY)).clamp_min(_TINY).sqrt(), power)
 
 
 def _inequality(sizes: Tensor) -> Tensor:

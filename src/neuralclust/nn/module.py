@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from neuralclust.nn.autoencoders import Autoencoder
 
@@ -99,14 +100,10 @@ class ClusterModule(nn.Module):
         On a CPU that is float32 as before and 1.5 times as fast or more; packing takes no longer than it saves on one
         tile of rows.
         """
-        wide = [layer for layer in self.autoencoder.encoder.modules() if isinstance(layer, nn.Linear) and _packs(layer)]
-        try:
-            for layer in wide:
-                layer.__dict__["forward"] = _onednn_linear(layer)
+        layers = [m for m in self.autoencoder.encoder.modules() if isinstance(m, nn.Linear)]
+        wide = [layer.weight for layer in layers if _pays_to_pack(layer.weight)]
+        with _PackedProducts(wide) if wide else nullcontext():
             yield
-        finally:
-            for layer in wide:
-                layer.__dict__.pop("forward", None)  # gone already, if two threads predict at once
 
     def prepare(self, x: Tensor) -> Tensor:
         """Raw rows of any numeric dtype to scaled float32 rows ``(b, *shape)``."""
@@ -147,26 +144,31 @@ class ClusterModule(nn.Module):
         return self.assign(self.prepare(x))
 
 
-def _packs(layer: nn.Linear) -> bool:
-    """Whether a layer is a plain linear one, on the CPU, and wide enough."""
-    if type(layer) is not nn.Linear or "forward" in layer.__dict__ or not torch.backends.mkldnn.is_available():
-        return False
-    if layer._forward_pre_hooks:  # weight_norm and its like make the weight anew before each call
-        return False
-    weight = layer.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() >= _WIDE_LAYER
+class _PackedProducts(TorchFunctionMode):
+    """Within it, and in its thread alone, oneDNN multiplies rows by packed copies of these weights.
+
+    The layers are left as they are, so that others may use, copy or pickle them meanwhile.
+    """
+
+    def __init__(self, weights: list[Tensor]):
+        super().__init__()
+        self._packed = {id(weight): (weight, weight.detach().to_mkldnn()) for weight in weights}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear and len(args) == 3:
+            x, weight, bias = args
+            known, packed = self._packed.get(id(weight), (None, None))
+            if known is weight and x.dtype == torch.float32 and x.ndim == 2:
+                bias = None if bias is None else bias.detach()
+                return torch.ops.aten.mkldnn_linear(x.to_mkldnn(), packed, bias).to_dense()
+        return func(*args, **kwargs)
 
 
-def _onednn_linear(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weight = layer.weight.detach().to_mkldnn()
-    bias = None if layer.bias is None else layer.bias.detach()
-
-    def forward(x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 or x.ndim != 2:
-            return F.linear(x, layer.weight, layer.bias)
-        return torch.ops.aten.mkldnn_linear(x.to_mkldnn(), weight, bias).to_dense()
-
-    return forward
+def _pays_to_pack(weight: Tensor) -> bool:
+    """Whether a weight is on the CPU, in float32, and large enough."""
+    plain = type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
+    return plain and weight.numel() >= _WIDE_LAYER and torch.backends.mkldnn.is_available()
 
 
 _WIDE_LAYER = 2**16  # weights; below, what oneDNN saves it spends on the layout of the rows

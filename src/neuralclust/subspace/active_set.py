@@ -53,7 +53,7 @@ class Rows:
         return self.X[block] @ self.X.T
 
     def gram(self, support: np.ndarray) -> np.ndarray:
-        some = self.X[support]
+        some = self.X[support].astype(np.float64)  # of close rows rounding leaves no positive matrix
         return some @ some.transpose(0, 2, 1)
 
     def explained(self, support: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ def active_set(
     if failed:
         warn(
             f"{len(failed)} of {n} rows have coefficients that miss the optimality conditions by more than "
-            f"tol={tol}. A smaller gamma or alpha, or a larger tol, helps.",
+            f"tol={tol}. A smaller gamma or alpha helps, or a larger tol of the function.",
         )
     return sp.csr_array(sp.vstack(parts, format="csr"), dtype=dtype)
 
