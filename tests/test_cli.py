@@ -609,7 +609,10 @@ def test_errors_are_one_line(folder, data, fails):
         assert f"{name}: " in fails("evaluate", name, name)
     assert "column 'b' has '2,5' in line 2, not a number. Write decimals with a point" in data_error("comma.csv")
     assert "column 'colour' has 'red' in line 2" in data_error("words.csv")
-    assert "column 'weight' has '' in line 3" in data_error("gap.csv")
+    assert (
+        "column 'weight' has no value in line 3. Fill the gaps of the column, or leave it out with --drop weight"
+        in data_error("gap.csv")
+    )
     assert "column '2' has 'x' in line 2" in data_error("bare.csv")
     assert "line 2 has 3 columns, not 2" in data_error("ragged.csv")
     assert "5 features" in fails("predict", "run/model", "narrow.npy", "--out", "labels.csv")

@@ -254,7 +254,8 @@ class KMeansNetLayer(Centroids):
         self.target = BalancedTarget(n_clusters) if balanced else None
         self.weight = nn.Parameter(torch.empty(n_clusters, embed_dim))
         self.free_bias = None if coupled else nn.Parameter(torch.empty(n_clusters))
-        self.init_(F.normalize(torch.randn(n_clusters, embed_dim), dim=1))
+        with torch.no_grad():
+            self._set_(F.normalize(torch.randn(n_clusters, embed_dim), dim=1))
 
     def _set_(self, centers: Tensor, rows: Tensor | slice = slice(None)) -> None:
         """``W`` and ``b`` from cluster centres (Eq. 6)."""
