@@ -731,7 +731,7 @@ def test_bench_fails_if_one_run_does(folder, monkeypatch, capsys):
 
     def row(each, minutes):
         bad = {"skipped": "ValueError: no luck", "failed": True} if each.arguments["max_iter"] == 1 else {"wall": 1.0}
-        return {"key": each.key, **bad}
+        return {"key": each.key, "experiment": each.experiment, "arguments": each.arguments, **bad}
 
     monkeypatch.setattr("neuralclust.bench.runner._row", row)
     where = ["bench", "run", "--tasks", "mine.toml", "--results", "rows.jsonl"]

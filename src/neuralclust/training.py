@@ -26,6 +26,7 @@ LEARNING_RATES = {"adam": 1e-3, "adadelta": 1.0, "adagrad": 1e-2, "rmsprop": 1e-
 TILE = 256  # rows a product at inference: as fast as larger on a CPU, and a single row is not padded to more
 _SCALED_BYTES = 2**24  # rows kept as scaled float32 while training
 _RISE, _LEAST_RATE = 0.3, 0.04  # of a one-cycle rate: length of the way up, and where it starts
+_FAR = 4.0  # scaled entries of rows that have little to do with those of the fit, which are at most 1
 _WINDOW = 10  # epochs that must together improve the loss by less than tol before it has settled
 
 
@@ -341,12 +342,27 @@ def map_rows(
     out: np.ndarray | None = None
     with module.computing_in(torch.float32), module.packed(), module.shared_by(None):
         for index, x, n_rows in _tiles(source, tile):
-            values = fn(prepared(module, x, device))[:n_rows].cpu().numpy()
+            scaled = prepared(module, x, device)
+            values = fn(scaled)[:n_rows].cpu().numpy()
             if out is None:
+                _warn_if_far(module, scaled[:n_rows])
                 out = np.empty((len(source), *values.shape[1:]), values.dtype)
             out[index[0] : index[0] + n_rows] = values
     assert out is not None  # a validated source has at least one row
     return out
+
+
+def _warn_if_far(module: ClusterModule, scaled: Tensor) -> None:
+    """Say so if most rows are from elsewhere: raw ones, say, given to the last step of a pipeline."""
+    far = scaled.flatten(1).abs().amax(dim=1) > _FAR
+    if far.float().mean() > 0.5:
+        fitted = 1 / float(module.scale)
+        warn(
+            f"Most of these rows lie more than {_FAR - 1:g} times the range of the rows that the estimator was fitted "
+            f"on ({fitted:.3g}) outside that range, so their clusters mean little. Check their units; if the estimator "
+            f"was fitted as part of a pipeline, predict with the whole pipeline.",
+            UserWarning,
+        )
 
 
 def _tiles(source: Source, tile: int) -> Iterator[tuple[Tensor, Tensor, int]]:

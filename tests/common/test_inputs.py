@@ -9,10 +9,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics import adjusted_rand_score
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
@@ -434,6 +435,20 @@ def test_rows_far_outside_the_fitted_range(method, easy):
     if direct.module_.autoencoder.normalize:  # directions are clustered: length does not matter
         assert np.array_equal(direct.predict(X * 1e20), direct.labels_)
         assert np.array_equal(direct.predict(X * 1e-30), direct.labels_)
+
+
+def test_rows_for_the_whole_pipeline_given_to_its_last_step_are_noticed(method):
+    X = load_wine().data
+    pipe = make_pipeline(StandardScaler(), small(method))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pipe.fit(X)
+        pipe.predict(X)
+        pipe.predict(X[:1])
+    for rows in (X, X[:1]):
+        with pytest.warns(UserWarning, match="Most of these rows lie more than 3 times .* with the whole pipeline"):
+            pipe[-1].predict(rows)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
