@@ -269,3 +269,9 @@ def test_damage_is_named(easy, tmp_path, damage):
     break_it(path)
     with pytest.raises(ValueError, match=message):
         neuralclust.load(path)
+
+
+def test_several_metrics_come_back_as_they_were(easy, tmp_path):
+    model = small("DCSAI", metric=("cosine", "cityblock")).fit(easy[0])
+    model.save(tmp_path / "m")
+    assert neuralclust.load(tmp_path / "m").get_params() == model.get_params()

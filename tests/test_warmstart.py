@@ -156,3 +156,24 @@ def test_the_bottleneck_is_of_unit_length_where_codes_are():
     z = net.encode(torch.rand(5, 12))
     assert torch.allclose(net.squeeze(z).norm(dim=1), torch.ones(5))
     assert torch.equal(net.decode(z), net.decoder[1:](net.squeeze(z)))
+
+
+def test_the_start_weighs_the_reconstruction_as_asked(moons, monkeypatch):
+    """As joint training does: the loss of a start that weighs it twice as much is larger by the reconstruction."""
+    seen = []
+    learn = warmstart.learn
+
+    def spied(module, rows, update, trainer):
+        x = torch.from_numpy(moons[0][:50])
+        with torch.no_grad():
+            terms = update.loss(module.eval(), module.prepare(x), rows._rows[:50])
+        seen.append({name: float(value) for name, value in terms.items()})
+        learn(module, rows, update, trainer)
+
+    monkeypatch.setattr(warmstart, "learn", spied)
+    for weight in (1.0, 2.0, 0.0):
+        DCSAI(2, init="graph", reconstruction_weight=weight, **SMALL | {"pretrain_epochs": 2}).fit(moons[0])
+    once, twice, never = (terms["loss"] for terms in seen)
+    assert seen[0]["rec"] > 0
+    assert twice - once == pytest.approx(seen[0]["rec"], rel=1e-4)
+    assert once - never == pytest.approx(seen[0]["rec"], rel=1e-4)

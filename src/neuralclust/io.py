@@ -140,8 +140,7 @@ def load(
     try:
         if isinstance(params.get("init"), list):
             params["init"] = np.asarray(params["init"], dtype=np.float32)
-        if isinstance(params.get("hidden_layer_sizes"), list):  # JSON has no tuples
-            params["hidden_layer_sizes"] = tuple(params["hidden_layer_sizes"])
+        params = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}  # JSON
         estimator = resolve(config["class"])(**params)
         estimator._validate_params()
         restored = _restore(estimator, path, config)

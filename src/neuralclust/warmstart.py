@@ -113,9 +113,10 @@ def draw_together(
         logits = (-squared_euclidean(each, means) / width for each in codes)
         clu = torch.stack([F.cross_entropy(each, given) for each in logits]).mean()
         rec = reconstruction_loss(view, module.decode(z))
-        return {"loss": rec + model._weight("clustering_weight", module) * clu, "rec": rec, "clu": clu}
+        return {"loss": share * rec + model._weight("clustering_weight", module) * clu, "rec": rec, "clu": clu}
 
     members = labels.cpu().numpy()
+    share = model._value("reconstruction_weight") if hasattr(model, "reconstruction_weight") else 1.0
     z, means = place()
     width = _WIDTH * squared_euclidean(means, means).mean()
     if model._encoder_learns(module):
