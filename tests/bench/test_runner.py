@@ -75,6 +75,15 @@ def alive(process):
     return "Z" not in Path(f"/proc/{process}/stat").read_text().split(")")[1][:3]
 
 
+def test_a_run_whose_runner_ends_while_it_starts_ends_too(tasks, tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    begun = tmp_path / "begun"
+    what = json.dumps(["toy_experiments:slow", {"path": str(begun)}, 0, int(gone.stdout)])
+    child = [sys.executable, "-c", runner._CHILD, what, str(tasks("").parent)]
+    assert subprocess.run(child, timeout=50).returncode == 1  # the run itself would take 60 seconds
+    assert not begun.exists()
+
+
 def test_a_run_that_is_killed_says_so(tasks, tmp_path):
     runs = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:suicide"')])
     results = Results(tmp_path / "rows.jsonl")

@@ -181,10 +181,11 @@ def _row(each: Run, minutes: float | None) -> dict[str, Any]:
     if reason := unavailable(each):
         return {**known, "skipped": reason}
     limit = minutes or each.minutes
+    what = [each.experiment, each.arguments, each.seed, os.getpid()]
     begin = time.perf_counter()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, json.dumps([each.experiment, each.arguments, each.seed]), str(each.folder)],
+            [sys.executable, "-c", _CHILD, json.dumps(what), str(each.folder)],
             capture_output=True,
             text=True,
             timeout=60 * limit,
@@ -204,12 +205,12 @@ def _row(each: Run, minutes: float | None) -> dict[str, Any]:
 
 def child(text: str) -> None:
     """One run, in this process; its row goes to standard output."""
+    name, arguments, seed, parent = json.loads(text)
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
     import torch
 
     from neuralclust.bench import experiments
 
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
-    name, arguments, seed = json.loads(text)
     found = experiments.find(name)(**arguments, seed=seed)
     about: dict[str, Any] = {"machine": _machine(), "python": platform.python_version(), "torch": torch.__version__}
     with suppress(ImportError):  # not on Windows
