@@ -104,3 +104,12 @@ def test_threads_may_predict_at_once():
     expected = model.transform(X)
     assert all(np.allclose(z, expected, rtol=1e-4, atol=1e-6) for z in found)
     assert all((z.argmax(1) == expected.argmax(1)).all() for z in found)
+
+
+def test_a_compiled_encoder_is_left_to_its_compiler(module):
+    x = torch.randn(64, 300)
+    with torch.inference_mode():
+        plain = module.encode(x)
+        module.autoencoder.encoder = torch.compile(module.autoencoder.encoder, backend="aot_eager")
+        with module.packed():
+            assert torch.allclose(module.encode(x), plain, rtol=1e-5, atol=1e-6)

@@ -156,7 +156,7 @@ class _PackedProducts(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.linear and len(args) == 3:
+        if func is F.linear and len(args) == 3 and not torch.compiler.is_compiling():
             x, weight, bias = args
             known, packed = self._packed.get(id(weight), (None, None))
             if known is weight and x.dtype == torch.float32 and x.ndim == 2:
