@@ -251,7 +251,7 @@ class FitProcedure(BaseEstimator):
             with report.share("start") as done:
                 self._place_centers(module, source, recipe, replace(trainer, report=done), seed)
         trainer.peers.equalize_(module)
-        fitted = {"module_": module, "n_features_in_": self.n_features_in_}
+        fitted = dict(module_=module, n_features_in_=self.n_features_in_, _fitted_params=self.get_params(deep=False))
         updates = self._updates(module, recipe)
         return stage("fit", recipe.max_epochs, updates, self._turn(), lambda: fitted) or n_iter
 

@@ -555,3 +555,18 @@ def test_every_call_of_partial_fit_draws_other_views(easy):
     for _ in range(3):
         again.partial_fit(X[:32], train_encoder=True)
     assert drawn == first
+
+
+def test_a_callback_may_score_the_model_so_far(method, easy):
+    X, _ = easy
+    found = []
+
+    class Ask(EarlyStopping):
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+            if fitted_estimator is not None:
+                found.append((fitted_estimator.score(X), len(fitted_estimator.predict_proba(X))))
+
+    model = small(method).set_callbacks(Ask()).fit(X)
+    assert found or method == "AEKMeans"  # which has no joint training
+    assert all(np.isfinite(score) and n == 240 for score, n in found)
+    assert model.score(X) == pytest.approx(-model.loss_, rel=1e-4)
