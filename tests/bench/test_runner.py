@@ -127,6 +127,34 @@ def test_what_takes_too_long_is_tried_again_only_with_more_time(tasks, tmp_path,
         run(runs, results, minutes=-1)
 
 
+def test_further_seeds_of_what_took_too_long_are_not_tried(tasks, tmp_path, monkeypatch):
+    params = f"params = {{ path = {str(tmp_path / 'begun')!r} }}"
+    runs = plan([tasks(f'[[tasks]]\nexperiment = "toy_experiments:slow"\n{params}\nminutes = 0.05\nseeds = 3')])
+    results = Results(tmp_path / "rows.jsonl")
+    began = time.perf_counter()
+    assert run(runs, results) == 0
+    assert time.perf_counter() - began < 8  # one limit of 3 s, and not three
+    rows = results.read()
+    assert rows[runs[1].key]["skipped"].startswith("seed 0 took over 0.05 minutes, ")
+    assert rows[runs[2].key]["skipped"] == rows[runs[1].key]["skipped"]
+    run(runs, results)
+    assert len(results.path.read_text().splitlines()) == 3
+
+    made = []
+    monkeypatch.setattr(runner, "_outlasted", lambda each, rows, limit: made.append(each.seed))
+    run(runs, results, minutes=0.06)  # with more time each is open again
+    assert made == [0, 1, 2]
+
+
+def test_a_seed_is_tried_where_an_earlier_one_was_finished(tasks):
+    first, second, third = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:square"\nparams = {x = 2}\nseeds = 3')])
+    long = {"skipped": "over 5 minutes", "minutes": 5, "machine": runner._machine()}
+    assert runner._outlasted(third, {first.key: long}, 5) == 0
+    assert runner._outlasted(third, {first.key: long}, 6) is None
+    assert runner._outlasted(third, {first.key: {**long, "machine": "a slower one"}}, 5) is None
+    assert runner._outlasted(third, {first.key: long, second.key: {"wall": 3.0}}, 5) is None
+
+
 def test_a_failure_is_a_row_and_tried_again_if_asked(tasks, tmp_path):
     runs = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:broken"')])
     results = Results(tmp_path / "rows.jsonl")

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def run(
             continue
         ahead = _estimate(todo[i:], rows)
         say(f"[{i + 1:>{width}}/{len(todo)}] {each.task}, seed {each.seed}{ahead}")
-        row = _row(each, minutes)
+        row = _row(each, rows, minutes)
         results.append(row)
         finished += "skipped" not in row
         say(" " * (2 * width + 4) + summary(row))
@@ -171,7 +172,7 @@ def unavailable(each: Run) -> str | None:
     return None
 
 
-def _row(each: Run, minutes: float | None) -> dict[str, Any]:
+def _row(each: Run, rows: dict[str, dict[str, Any]], minutes: float | None) -> dict[str, Any]:
     """A run's row, or why there is none."""
     known = {
         "key": each.key, "name": each.name, "experiment": each.experiment, "arguments": each.arguments,
@@ -181,6 +182,9 @@ def _row(each: Run, minutes: float | None) -> dict[str, Any]:
     if reason := unavailable(each):
         return {**known, "skipped": reason}
     limit = minutes or each.minutes
+    if (longer := _outlasted(each, rows, limit)) is not None:
+        skipped = f"seed {longer} took over {rows[replace(each, seed=longer).key]['minutes']:g} minutes, {_machine()}"
+        return {**known, "skipped": skipped, "minutes": limit, "machine": _machine()}
     what = [each.experiment, each.arguments, each.seed, os.getpid()]
     begin = time.perf_counter()
     try:
@@ -201,6 +205,15 @@ def _row(each: Run, minutes: float | None) -> dict[str, Any]:
         return {**known, "skipped": last, "failed": True}
     found = json.loads(done.stdout.strip().splitlines()[-1])
     return {**known, **found, "wall": round(time.perf_counter() - begin, 2)}
+
+
+def _outlasted(each: Run, rows: dict[str, dict[str, Any]], limit: float) -> int | None:
+    """An earlier seed for which the limit was not enough on this machine, if none has been finished."""
+    earlier = {seed: rows.get(replace(each, seed=seed).key, {}) for seed in range(each.seed)}
+    if any("wall" in row for row in earlier.values()):
+        return None
+    long = (seed for seed, row in earlier.items() if row.get("machine") == _machine() and row["minutes"] >= limit)
+    return next(long, None)
 
 
 def child(text: str) -> None:
