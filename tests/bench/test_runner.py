@@ -147,7 +147,8 @@ def test_further_seeds_of_what_took_too_long_are_not_tried(tasks, tmp_path, monk
 
 
 def test_a_seed_is_tried_where_an_earlier_one_was_finished(tasks):
-    first, second, third = plan([tasks('[[tasks]]\nexperiment = "toy_experiments:square"\nparams = {x = 2}\nseeds = 3')])
+    path = tasks('[[tasks]]\nexperiment = "toy_experiments:square"\nparams = {x = 2}\nseeds = 3')
+    first, second, third = plan([path])
     long = {"skipped": "over 5 minutes", "minutes": 5, "machine": runner._machine()}
     assert runner._outlasted(third, {first.key: long}, 5) == 0
     assert runner._outlasted(third, {first.key: long}, 6) is None
