@@ -88,6 +88,8 @@ def agreements(folder, rank):
     np.savez(folder / f"views-{rank}.npz", **result(model))
     model = small("KMeansNet").fit(Table())
     np.savez(folder / f"dataset-{rank}.npz", **result(model))
+    model = small("TELL", standardize=True).fit(X)
+    np.savez(folder / f"columns-{rank}.npz", **result(model))
     torch.manual_seed(rank)  # networks of the user's own that differ
     model = small("TELL", encoder=torch.nn.Linear(16, 6)).fit(X)
     np.savez(folder / f"encoder-{rank}.npz", **result(model))

@@ -62,7 +62,7 @@ def test_two_processes_fit_the_model_of_one(name, variant, by_two):
             np.testing.assert_allclose(first[key], value, atol=2e-4 * max(1, np.abs(value).max()), err_msg=key)
 
 
-@pytest.mark.parametrize("what", ["views", "dataset", "encoder", "strange", "odd"])
+@pytest.mark.parametrize("what", ["views", "dataset", "columns", "encoder", "strange", "odd"])
 def test_all_processes_have_the_same_model(what, agreements):
     """Whatever is random, and where the user's networks differ to begin with."""
     first, second = loaded(agreements[0], what)

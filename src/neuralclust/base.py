@@ -43,8 +43,8 @@ from neuralclust.training import (
 
 AUGMENT: list[Any] = [StrOptions(set(AUGMENTATIONS)), callable, None]  # what the parameter of that name may be
 
-# Parameters that shape the network, which partial_fit keeps.
-_SHAPES = {"n_clusters", "embed_dim", "hidden_layer_sizes", "encoder", "variant"}
+# Parameters that shape the network and the rows it sees, which partial_fit keeps.
+_SHAPES = {"n_clusters", "embed_dim", "hidden_layer_sizes", "encoder", "variant", "standardize"}
 
 # of methods whose encoder can learn the clusters of a graph first
 INIT: list[Any] = [StrOptions({"graph", "spectral", "k-means", "k-means++", "random"}), np.ndarray, None]
@@ -72,6 +72,7 @@ class NeuralClusterer(
         "optimizer": [StrOptions(set(LEARNING_RATES)), None],
         "tol": [Interval(Real, 0, None, closed="left"), None],
         "variant": [StrOptions({"repaired", "paper"})],
+        "standardize": ["boolean"],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "random_state": ["random_state"],
@@ -91,8 +92,8 @@ class NeuralClusterer(
             of any numeric dtype; images may come as a list. Of arrays, memory maps, CSR matrices and tensors beyond
             16 MB, nothing but a batch at a time is copied, cast or densified; lists, data frames and other sparse
             formats are converted first. Of the tuples that a Dataset yields, the first item is used. All columns of a
-            table are mapped to 0 .. 1 by one range, so that differences between them count as they are: scale columns
-            of different units first.
+            table are mapped to 0 .. 1 by one range, so that differences between them count as they are: with columns
+            of different units set ``standardize=True``.
         y : Ignored
             Present for scikit-learn; labels are never used.
         checkpoint : str, Path or Checkpoint, optional

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -24,13 +24,9 @@ from torch.utils.data import (
 )
 
 from neuralclust._refuse import explained, refuse_labels, refuse_one_row, refuse_path, refuse_times
-from neuralclust._warn import warn
 from neuralclust.peers import Peers
 
 CHUNK_BYTES = 2**22  # rows looked at together when a statistic is taken over all of them
-_CROWDED = 1e-3  # share of the range that holds nearly all values: float32 has some 1e4 steps left for them there
-_HIDING = 100  # times the spread of the median column: what one range for all leaves it is lost beside the largest
-_SAMPLE_ROWS = 1000
 # torch can store these but hardly compute with them.
 _UNSIGNED = {torch.uint16: torch.float32, torch.uint32: torch.float64, torch.uint64: torch.float64}
 _DIRECT = {np.dtype(t) for t in ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")}
@@ -300,74 +296,3 @@ def _compare_shapes(estimator: Any, shape: tuple[int, ...]) -> None:
 def consecutive(n: int, size: int) -> list[Tensor]:
     """Row numbers 0 .. n-1 in order, ``size`` at a time."""
     return list(torch.arange(n).split(size))
-
-
-def value_range(source: Source, peers: Peers) -> tuple[float, float]:
-    """Smallest and largest entry, in float64; each process looks at some of the rows."""
-    size = max(1, CHUNK_BYTES // (8 * math.prod(source.shape)))
-    low, high, limit = math.inf, -math.inf, math.inf
-    for _, rows in source.batches(peers.shares(consecutive(len(source), size))):
-        least, most = torch.aminmax(rows)
-        low, high = min(low, float(least)), max(high, float(most))
-        limit = math.inf if rows.dtype == torch.float64 else 3.4e38
-    together = peers.greatest({"-low": -low, "high": high, "-limit": -limit})
-    low, high, limit = -together["-low"], together["high"], -together["-limit"]
-    if not high - low < limit:
-        raise ValueError(f"The values of X span {low:.3g} .. {high:.3g}, more than its dtype can subtract. Rescale X.")
-    return low, high
-
-
-def sample_rows(source: Source) -> np.ndarray:
-    """At most a thousand rows from all over the data, in float64: the same in every process."""
-    most_rows = min(len(source), _SAMPLE_ROWS, max(1, CHUNK_BYTES // (8 * math.prod(source.shape))))
-    rows = torch.linspace(0, len(source) - 1, most_rows, dtype=torch.float64).long()
-    ((_, x),) = source.batches([rows])
-    return x.double().cpu().numpy()
-
-
-def warn_of_scale(rows: np.ndarray, low: float, high: float, names: Sequence[str] | None = None) -> None:
-    """Say so if a few columns of a table, or a few values, are so large that all others hardly count beside them."""
-    if not (rows.ndim == 2 and low < high and _columns_hide(rows, low, high, names)):
-        _values_crowd(rows.ravel(), low, high)
-
-
-def _columns_hide(x: np.ndarray, low: float, high: float, names: Sequence[str] | None) -> bool:
-    """Whether a column has many times the spread of the median one; if so, say it.
-
-    The spread is without the largest and smallest percent, so that a few outliers do not make a column large; and it
-    is that of a column's entries other than 0, so that those that are mostly 0 do not count as small.
-    """
-    ordered = np.sort((x - low) / (high - low), axis=0)
-    out = -(-(len(x) - 1) // 100)
-    inner = ordered[out : len(x) - out]
-    varying = np.flatnonzero(inner[-1] > inner[0]) if len(inner) else np.arange(0)
-    if len(varying) < 2:
-        return False
-    spread = inner[:, varying].std(axis=0) / np.sqrt((x[:, varying] != 0).mean(axis=0))
-    largest = int(spread.argmax())
-    times = spread[largest] / np.median(np.delete(spread, largest))
-    if times < _HIDING:
-        return False
-    column = int(varying[largest])
-    warn(
-        f"Column {column if names is None else repr(names[column])} of X has {times:.0f} times the standard deviation "
-        f"of the median column: all columns are scaled by one range, and the others hardly count beside it. Scale them "
-        f"first, make_pipeline(sklearn.preprocessing.StandardScaler(), estimator), or transform X (counts by log1p).",
-        UserWarning,
-    )
-    return True
-
-
-def _values_crowd(values: np.ndarray, low: float, high: float) -> None:
-    """Zeros do not count: most of a sparse table is zero."""
-    values = values[values != 0]
-    if len(values) < 100:
-        return
-    least, most = np.quantile(values, [0.01, 0.99])
-    away = max(high - most if high != 0 else 0.0, least - low if low != 0 else 0.0)
-    if 0 < most - least < _CROWDED * away:
-        warn(
-            f"The values of X span {low:.3g} .. {high:.3g}, but 98 % of a sample of them lie in {least:.3g} .. "
-            f"{most:.3g}: beside the largest, the others hardly count. Clip or drop outliers, or transform X (counts "
-            f"by log1p)."
-        )

@@ -20,13 +20,14 @@ from neuralclust._warn import warn
 from neuralclust.augment import resolve_augmentation
 from neuralclust.callbacks import FitReport
 from neuralclust.checkpoint import Keeper, check_agreement
-from neuralclust.data import Rows, Source, consecutive, part_of, sample_rows, value_range, warn_of_scale
+from neuralclust.data import Rows, Source, consecutive, part_of
 from neuralclust.functional import mask_noise, reconstruction_loss
 from neuralclust.kmeans import split_clusters
 from neuralclust.nn import Autoencoder, BalancedTarget, ClusterModule
 from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.peers import Peers, find_peers
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
+from neuralclust.scaling import find_range
 from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import first_centers
 from neuralclust.training import (
@@ -155,12 +156,7 @@ class FitProcedure(BaseEstimator):
         for name in ("batch_size", "pretrain_batch_size"):  # of all processes together: equal shares
             size = getattr(recipe, name)
             setattr(recipe, name, size - size % peers.size or size)
-        low, high = value_range(source, peers)
-        rows = sample_rows(source)
-        warn_of_scale(rows, low, high, getattr(self, "feature_names_in_", None))
-        # Rows far from the origin cannot be told apart without a shift.
-        if recipe.keep_origin and (recipe.normalize or low <= 0):
-            low, high = 0.0, max(-low, high)
+        found = find_range(source, peers, recipe, getattr(self, "feature_names_in_", None))
         keeper = Keeper(checkpoint, resume, self, source, peers)
         recipe.memory = keeper.memory
         self.history_: list[dict[str, Any]] = keeper.history
@@ -182,7 +178,7 @@ class FitProcedure(BaseEstimator):
             with seeded(seed, device) as generator:
                 module = self._build(source.shape, recipe)
                 self._check_views(module)
-                module.set_range_(low, high, rows)
+                module.set_range_(*found)
                 module.to(device)
                 precision = resolve_precision(self.precision, device, module.autoencoder)
                 peers.equalize_(module)

@@ -182,8 +182,9 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     else:
         with torch.device("meta"):  # shapes only: a hostile size cannot fill the memory before it is compared
             module = estimator._build(shape, recipe)
-    if tensors["shift"].shape == shape:  # a row, in place of one number
-        module.center_(tensors["shift"])
+    for name in ("shift", "scale"):
+        if tensors[name].shape == shape:  # a row, in place of one number
+            setattr(module, name, tensors[name].to(getattr(module, name).dtype))
     expected = {name: (tuple(v.shape), v.dtype) for name, v in module.state_dict().items()}
     found = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}
     if expected != found:
@@ -192,7 +193,7 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
     if not isinstance(estimator.encoder, nn.Module):
         module = module.to_empty(device="cpu")
     module.load_state_dict(tensors)
-    _require(float(module.scale) > 0 and float(module.variance) >= 0, "'scale' or 'variance'")
+    _require(bool((module.scale > 0).all()) and float(module.variance) >= 0, "'scale' or 'variance'")
     estimator.module_ = module.eval()
     estimator.labels_ = labels.numpy()
     estimator.history_ = history

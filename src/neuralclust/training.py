@@ -356,10 +356,10 @@ def _warn_if_far(module: ClusterModule, scaled: Tensor) -> None:
     """Say so if most rows are from elsewhere: raw ones, say, given to the last step of a pipeline."""
     far = scaled.flatten(1).abs().amax(dim=1) > _FAR
     if far.float().mean() > 0.5:
-        fitted = 1 / float(module.scale)
+        fitted = "" if module.scale.ndim else f" ({1 / float(module.scale):.3g})"
         warn(
             f"Most of these rows lie more than {_FAR - 1:g} times the range of the rows that the estimator was fitted "
-            f"on ({fitted:.3g}) outside that range, so their clusters mean little. Check their units; if the estimator "
+            f"on{fitted} outside that range, so their clusters mean little. Check their units; if the estimator "
             f"was fitted as part of a pipeline, predict with the whole pipeline.",
             UserWarning,
         )

@@ -324,7 +324,7 @@ def test_sparse_rows_are_densified_a_batch_at_a_time(method, monkeypatch):
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(sp.csr_array, "toarray", counting)
-    monkeypatch.setattr("neuralclust.data.CHUNK_BYTES", 100 * 50 * 8)
+    monkeypatch.setattr("neuralclust.scaling.CHUNK_BYTES", 100 * 50 * 8)
     monkeypatch.setattr("neuralclust.training._SCALED_BYTES", 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -494,7 +494,7 @@ def of_people(n=300):
 def test_a_column_that_hides_the_others_is_named(tmp_path):
     X, y = of_people()
     model = small("AEKMeans", 2, encoder=None)
-    with pytest.warns(UserWarning, match=r"Column 2 of X has \d+ times .* median column.*StandardScaler") as seen:
+    with pytest.warns(UserWarning, match=r"Column 2 of X has \d+ times .* median column.*standardize=True") as seen:
         model.fit(X)
     assert len(seen) == 1
     assert seen[0].filename == __file__  # the line that calls fit, not one of ours

@@ -72,6 +72,8 @@ class AEKMeans(NeuralClusterer):
         Share of the inputs set to zero while training: above 0, a denoising autoencoder.
     normalize : bool, default=True
         Unit-length codes, as TELL and k-meansNet have them. Never applied to ``encoder=None``.
+    standardize : bool, default=False
+        For tables: scale each column by its own standard deviation, where their units differ. False: all by one range.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -148,6 +150,7 @@ class AEKMeans(NeuralClusterer):
         augment: str | Augmentation | None = None,
         noise: float = 0.0,
         normalize: bool = True,
+        standardize: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -166,6 +169,7 @@ class AEKMeans(NeuralClusterer):
         self.augment = augment
         self.noise = noise
         self.normalize = normalize
+        self.standardize = standardize
         self.device = device
         self.precision = precision
         self.random_state = random_state

@@ -90,6 +90,8 @@ class DCSAI(NeuralClusterer):
         The assignment that gives labels and probabilities; of several metrics, P2 is that of the first.
     eps : float, default=1e-7
         Added within the logarithms of the loss, which is infinite with 0: P1 has exact zeros.
+    standardize : bool, default=False
+        For tables: scale each column by its own standard deviation, where their units differ. False: all by one range.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -205,6 +207,7 @@ class DCSAI(NeuralClusterer):
         reconstruction_weight: float | None = None,
         predict_from: str = "P1",
         eps: float = 1e-7,
+        standardize: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -233,6 +236,7 @@ class DCSAI(NeuralClusterer):
         self.reconstruction_weight = reconstruction_weight
         self.predict_from = predict_from
         self.eps = eps
+        self.standardize = standardize
         self.device = device
         self.precision = precision
         self.random_state = random_state

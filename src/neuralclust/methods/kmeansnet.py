@@ -88,6 +88,8 @@ class KMeansNet(NeuralClusterer):
     alpha : float, default=None
         Inverse temperature of the softmax. None: 5 (repaired), 1e-3 (paper). With hard assignment and hard targets it
         only sets how peaked ``predict_proba`` is.
+    standardize : bool, default=False
+        For tables: scale each column by its own standard deviation, where their units differ. False: all by one range.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -194,6 +196,7 @@ class KMeansNet(NeuralClusterer):
         coupled: bool | None = None,
         clustering_weight: float | None = None,
         alpha: float | None = None,
+        standardize: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -218,6 +221,7 @@ class KMeansNet(NeuralClusterer):
         self.coupled = coupled
         self.clustering_weight = clustering_weight
         self.alpha = alpha
+        self.standardize = standardize
         self.device = device
         self.precision = precision
         self.random_state = random_state

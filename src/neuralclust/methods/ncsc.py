@@ -129,6 +129,8 @@ class NCSC(NeuralClusterer):
         two losses equal at the first batch (``loss_`` and ``score`` then take 1).
     balance_weight : float, default=0.5
         Of the balance term, within the collaboration (repaired).
+    standardize : bool, default=False
+        For tables: scale each column by its own standard deviation, where their units differ. False: all by one range.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -241,6 +243,7 @@ class NCSC(NeuralClusterer):
         ridge: float | None = None,
         clustering_weight: float | None = None,
         balance_weight: float = 0.5,
+        standardize: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -265,6 +268,7 @@ class NCSC(NeuralClusterer):
         self.ridge = ridge
         self.clustering_weight = clustering_weight
         self.balance_weight = balance_weight
+        self.standardize = standardize
         self.device = device
         self.precision = precision
         self.random_state = random_state

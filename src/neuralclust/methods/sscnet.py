@@ -97,6 +97,8 @@ class SSCNet(NeuralClusterer):
         and shears images, "images" crops, mirrors and recolours them, "table" swaps features between rows; a callable
         takes a batch of scaled rows and gives one of the same shape, and is not saved with the model. See
         :mod:`neuralclust.augment`.
+    standardize : bool, default=False
+        For tables: scale each column by its own standard deviation, where their units differ. False: all by one range.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -219,6 +221,7 @@ class SSCNet(NeuralClusterer):
         eigen_weight: float = 0.15,
         clustering_weight: float = 0.15,
         augment: str | Augmentation | None = None,
+        standardize: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -245,6 +248,7 @@ class SSCNet(NeuralClusterer):
         self.eigen_weight = eigen_weight
         self.clustering_weight = clustering_weight
         self.augment = augment
+        self.standardize = standardize
         self.device = device
         self.precision = precision
         self.random_state = random_state

@@ -106,6 +106,8 @@ class TELL(NeuralClusterer):
     temperature : float, default=0.2
         Temperature of ``predict_proba`` and of balanced targets, in units of the squared distance; hard targets are
         its limit 0.
+    standardize : bool, default=False
+        For tables: scale each column by its own standard deviation, where their units differ. False: all by one range.
     device : str or torch.device, default="auto"
         Where to compute; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
@@ -216,6 +218,7 @@ class TELL(NeuralClusterer):
         normalize_gradient: bool = True,
         alpha: float | None = None,
         temperature: float = 0.2,
+        standardize: bool = False,
         device: str | torch.device = "auto",
         precision: str = "auto",
         random_state: Any = None,
@@ -242,6 +245,7 @@ class TELL(NeuralClusterer):
         self.normalize_gradient = normalize_gradient
         self.alpha = alpha
         self.temperature = temperature
+        self.standardize = standardize
         self.device = device
         self.precision = precision
         self.random_state = random_state

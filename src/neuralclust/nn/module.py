@@ -30,7 +30,7 @@ class ClusterModule(nn.Module):
 
     Attributes
     ----------
-    shift, scale : Tensor of shape (), or shift of the shape of a row
+    shift, scale : Tensor of shape (), or of the shape of a row
         ``prepare`` maps x to ``(x - shift) * scale``; float64, so that an offset far from zero costs no digits.
     variance : Tensor of shape ()
         Mean variance of the scaled columns.
@@ -52,11 +52,16 @@ class ClusterModule(nn.Module):
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
-    def set_range_(self, low: float, high: float, rows: Any = None) -> None:
-        """Scale so that ``low`` becomes 0 and ``high`` 1 (a constant data set is only shifted); ``rows``: a sample."""
-        self.shift.fill_(low)
+    def set_range_(self, low: float, high: float, rows: Any = None, columns: Any = None) -> None:
+        """Scale so that ``low`` becomes 0 and ``high`` 1 (a constant data set is only shifted).
+
+        ``rows``: a sample. ``columns``: mean and standard deviation of each, in whose terms ``low`` and ``high`` are.
+        """
+        mean, deviation = (0.0, 1.0) if columns is None else columns
         spread = high - low
-        self.scale.fill_(1.0 / spread if spread > _SMALLEST else 1.0)
+        scale = (1.0 / spread if spread > _SMALLEST else 1.0) / deviation
+        like: dict[str, Any] = {"dtype": torch.float64, "device": self.shift.device}
+        self.shift, self.scale = torch.as_tensor(mean + low * deviation, **like), torch.as_tensor(scale, **like)
         if rows is not None:
             scaled = (torch.as_tensor(rows, dtype=torch.float64) - self.shift) * self.scale
             self.variance.copy_(scaled.var(dim=0, correction=0).mean())
@@ -66,9 +71,9 @@ class ClusterModule(nn.Module):
         self.shift = row.to(self.shift).clone()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}shift")
-        if saved is not None:
-            self.shift = self.shift.new_empty(saved.shape)
+        for name in ("shift", "scale"):  # one number, or a row
+            if (saved := state_dict.get(prefix + name)) is not None:
+                setattr(self, name, getattr(self, name).new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @contextmanager
