@@ -216,6 +216,24 @@ def test_the_other_assignment_of_a_method_has_its_own_line(tasks):
     assert "HOE, from P2" not in str(grid_after(blocks, "What is missing").lines)
 
 
+def test_the_overview_has_a_shorter_run_where_there_is_no_usual_one(tasks):
+    task = '[[tasks]]\ndata = "mnist"\nmethod = "{}"\nsetting = "{}"\nparams = {}\nseeds = 3'
+    short, rows, views = "{ max_epochs = 5 }", "{ rows = 10000 }", '{ augment = "digits" }'
+    runs = plan([
+        tasks("\n".join([
+            task.format("SSCNet", "10,000 rows", rows),
+            task.format("SSCNet", "5 epochs", short),
+            task.format("TELL", "5 epochs", short),
+            task.format("TELL", "augmented", views),
+            task.format("TELL", "", "{}"),
+            task.format("NCSC", "augmented", views),
+        ]))
+    ])  # fmt: skip
+    acc = {"10,000 rows": 0.1, "5 epochs": 0.2, "augmented": 0.9, "": 0.5}
+    grid = table.overview(table.groups(runs, rows_of(runs, lambda run: acc[run.setting])))
+    assert grid.lines == [["TELL", "50.0 ± 0.0"], ["SSCNet", "20.0 ± 0.0*"]]
+
+
 def test_cells():
     assert cell([]) == ""
     assert cell([0.5]) == "50.0"
