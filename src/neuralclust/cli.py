@@ -262,7 +262,7 @@ def _fit(args: argparse.Namespace) -> None:
     given = {key.partition(":")[2]: value for key, value in vars(args).items() if key.startswith("parameter:")}
     params = {name: _value(text) for name, text in given.items() if text is not None}
     for name, value in params.items():  # --hidden-layer-sizes 64 means one layer
-        if isinstance(getattr(estimator, name), tuple) and isinstance(value, int):
+        if name == "hidden_layer_sizes" and isinstance(value, int):
             params[name] = (value,)
     method = registry.find(args.method)
     estimator = registry.make(method, args.n_clusters).set_params(**params)

@@ -28,7 +28,7 @@ from neuralclust.nn.autoencoders import adapt_encoder
 from neuralclust.peers import Peers, find_peers
 from neuralclust.runtime import draw_seeds, resolve_device, resolve_precision, seeded
 from neuralclust.scaling import find_range
-from neuralclust.schedules import ENOUGH, PEAK, learning_rate, small_steps, usual_batch
+from neuralclust.schedules import ENOUGH, PEAK, Epochs, learning_rate, small_steps, usual_batch
 from neuralclust.spectral import first_centers
 from neuralclust.training import (
     TILE,
@@ -383,8 +383,8 @@ class FitProcedure(BaseEstimator):
         values.setdefault("pretrain_tol", values["tol"])
         values.setdefault("one_cycle", False)
         for name, (size, enough) in ENOUGH.items():
-            if values.get(name) is None:
-                values[name] = enough.epochs(max(1, n_samples // values[size]))
+            if isinstance(many := enough if values.get(name) is None else values[name], Epochs):
+                values[name] = many.epochs(max(1, n_samples // values[size]))
         values["n_samples"] = n_samples
         values["memory"] = {}  # tensors that a stage keeps beside the module: checkpoints hold them
         return SimpleNamespace(**values)

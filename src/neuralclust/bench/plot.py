@@ -197,7 +197,7 @@ def sweep(name: str, members: list[Group]) -> Figure:
 
 def blocks(found: list[Group]) -> Figure | None:
     """SSCNet by the number of blocks (its Figure 3, there on MNIST): each seed a point."""
-    default = 4
+    default = 1
     mine = {
         g.run.arguments.get("n_blocks", default): g.rows
         for g in found

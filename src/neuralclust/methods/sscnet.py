@@ -20,6 +20,7 @@ from neuralclust.functional.graph import multiply
 from neuralclust.kmeans import finite_codes, fit_kmeans
 from neuralclust.nn import DLADMM, Autoencoder, ClusterModule, Features, SpectralLayer
 from neuralclust.nn.eigen import random_orthonormal
+from neuralclust.schedules import Epochs
 from neuralclust.spectral import as_scipy, spectral_partition
 from neuralclust.training import (
     TILE,
@@ -50,12 +51,14 @@ class SSCNet(NeuralClusterer):
         1; images only), or matrices; the user's own encoder (a decoder is added) or
         :class:`~neuralclust.nn.Autoencoder` (a copy is trained) instead of it; or the features as they are, which
         leaves spectral clustering by anchors.
-    embed_dim : int, default=500
-        Length of a code ("mlp" and "linear"); it should be above the number of features for a sparse code.
-    hidden_layer_sizes : sequence of int, default=(500,)
-        Hidden layers of "mlp".
-    n_blocks : int, default=4
-        Blocks after the first code. 0 is a plain autoencoder, the paper's ablation.
+    embed_dim : int, default=None
+        Length of a code ("mlp" and "linear"). None: 16 ("mlp", repaired), or 500, since a sparse code should be longer
+        than a row.
+    hidden_layer_sizes : sequence of int, default=None
+        Hidden layers of "mlp". None: (500, 500, 2000) (repaired), (500,) (paper).
+    n_blocks : int, default=None
+        Blocks after the first code. 0 is a plain autoencoder, the paper's ablation. None: 1 ("mlp", repaired), or 4, as
+        in the paper.
     n_init : int, default=1
         Runs with different seeds; the one with the smallest loss is kept.
     init : {"spectral", "k-means", "k-means++", "random"} or ndarray, default="spectral"
@@ -65,16 +68,18 @@ class SSCNet(NeuralClusterer):
     max_epochs : int, default=None
         Epochs of joint training at most. None: 10 (repaired), 100 (paper, whose figure shows that many).
     pretrain_epochs : int, default=None
-        Epochs on the sparse coding loss alone before. None: 10 (repaired), 0 (paper).
+        Epochs on the sparse coding loss alone before. None: as many as give 1600 steps, 40 to 150 (repaired; 10 with
+        "conv" and "linear"), 0 (paper).
     batch_size : int, default=None
         Rows in a step. None: 256 (the paper's) or fewer.
     lr : float, default=None
-        Learning rate of joint training. None: 1e-4 (repaired), 3e-4 (paper). Pretraining has 1e-3.
+        Learning rate of joint training. None: 1e-4 (repaired), 3e-4 (paper). Pretraining has 1e-3, and with "mlp" one
+        cycle up to three times that.
     optimizer : {"adam", "adadelta", "adagrad", "rmsprop", "sgd"}, default=None
         None: "adam" (repaired), "sgd" (paper).
     tol : float, default=1e-3
         Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never.
-        Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
+        Pretraining of "conv" and "linear" ends when ten epochs together improve the loss by at most 0.1 %.
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one. See Notes.
     n_neighbors : int, default=None
@@ -88,8 +93,9 @@ class SSCNet(NeuralClusterer):
     n_layers : int, default=4
         Eigenvector layers.
     sparsity : float, default=None
-        lambda, the weight of ``|Z|_1``. None: 0.5 (repaired, where both terms are means; less where the scaled columns
-        have a mean variance below 0.02, in proportion to its root), 0.15 (paper).
+        lambda, the weight of ``|Z|_1``. None: 0 (repaired, where thresholds alone make codes sparse), but with "conv"
+        and "linear" 0.5 (both terms are means; less where the scaled columns have a mean variance below 0.02, in
+        proportion to its root), 0.15 (paper).
     eigen_weight, clustering_weight : float, default=0.15
         c_1 and c_2: weights of ``tr(Y^T L Y)`` and of the classifier's cross-entropy.
     augment : {"digits", "images", "table"}, callable or None, default=None
@@ -168,15 +174,23 @@ class SSCNet(NeuralClusterer):
 
     _recipes: ClassVar[dict[str, dict[str, Any]]] = {
         "repaired": {
-            "max_epochs": 10, "pretrain_epochs": 10, "lr": 1e-4, "optimizer": "adam", "n_anchors": 10_000,
-            "n_neighbors": 4, "bandwidth": 0.5, "sparsity": 0.5, "normalize": False, "keep_origin": True,
-            "pretrain_tol": 1e-3,
+            "max_epochs": 10, "lr": 1e-4, "optimizer": "adam", "n_anchors": 10_000, "n_neighbors": 4, "bandwidth": 0.5,
+            "pretrain_epochs": Epochs(1600, 40, 150), "embed_dim": 16, "hidden_layer_sizes": (500, 500, 2000),
+            "n_blocks": 1, "sparsity": 0.0,
+            "normalize": False, "keep_origin": True, "one_cycle": True, "pretrain_tol": 0.0,
         },
         "paper": {
             "max_epochs": 100, "pretrain_epochs": 0, "lr": 3e-4, "optimizer": "sgd", "n_anchors": 256,
-            "n_neighbors": 5, "bandwidth": 1.0, "sparsity": 0.15, "normalize": False, "keep_origin": True,
-            "pretrain_tol": 1e-3,
+            "n_neighbors": 5, "bandwidth": 1.0, "embed_dim": 500, "hidden_layer_sizes": (500,), "n_blocks": 4,
+            "sparsity": 0.15, "normalize": False, "keep_origin": True, "pretrain_tol": 1e-3,
         },
+    }  # fmt: skip
+
+    # What the repaired variant has in their place for codes that are longer than rows: these need a price, or they
+    # would be copies.
+    _wide: ClassVar[dict[str, Any]] = {
+        "embed_dim": 500, "n_blocks": 4, "sparsity": 0.5, "pretrain_epochs": 10, "one_cycle": False,
+        "pretrain_tol": 1e-3,
     }  # fmt: skip
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -186,7 +200,9 @@ class SSCNet(NeuralClusterer):
         "init": [StrOptions({"spectral", "k-means", "k-means++", "random"}), np.ndarray],
         "batch_size": [Interval(Integral, 2, None, closed="left"), None],
         "tol": [Interval(Real, 0, 1, closed="left")],
-        "n_blocks": [Interval(Integral, 0, None, closed="left")],
+        "embed_dim": [Interval(Integral, 1, None, closed="left"), None],
+        "hidden_layer_sizes": ["array-like", None],
+        "n_blocks": [Interval(Integral, 0, None, closed="left"), None],
         "n_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "bandwidth": [Interval(Real, 0, None, closed="neither"), None],
         "n_anchors": [Interval(Integral, 1, None, closed="left"), None],
@@ -201,9 +217,9 @@ class SSCNet(NeuralClusterer):
         n_clusters: int = 8,
         *,
         encoder: str | nn.Module | None = "mlp",
-        embed_dim: int = 500,
-        hidden_layer_sizes: Any = (500,),
-        n_blocks: int = 4,
+        embed_dim: int | None = None,
+        hidden_layer_sizes: Any = None,
+        n_blocks: int | None = None,
         n_init: int = 1,
         init: str | np.ndarray = "spectral",
         max_epochs: int | None = None,
@@ -261,10 +277,10 @@ class SSCNet(NeuralClusterer):
         assert isinstance(self.encoder, str)
         return DLADMM(
             shape,
-            self.n_blocks + 1,
+            recipe.n_blocks + 1,
             maps=self.encoder,
-            embed_dim=self.embed_dim,
-            hidden_layer_sizes=self.hidden_layer_sizes,
+            embed_dim=recipe.embed_dim,
+            hidden_layer_sizes=recipe.hidden_layer_sizes,
         )
 
     def _head(self, embed_dim: int, recipe: SimpleNamespace) -> SpectralLayer:
@@ -279,6 +295,12 @@ class SSCNet(NeuralClusterer):
         return SpectralLayer(
             embed_dim, self.n_clusters, recipe.n_anchors, cosine=False, residual=False, **printed, **shared
         )
+
+    def _value(self, name: str) -> Any:
+        wide = self.variant == "repaired" and isinstance(self.encoder, str) and self.encoder != "mlp"
+        if wide and name in self._wide and getattr(self, name, None) is None:
+            return self._wide[name]
+        return super()._value(name)
 
     def _recipe(self, n_samples: int) -> SimpleNamespace:
         recipe = super()._recipe(n_samples)
@@ -395,7 +417,8 @@ class SSCNet(NeuralClusterer):
         return super()._stop(rows, recipe)
 
     def _pretraining(self, weights: list[Tensor], recipe: SimpleNamespace) -> Update:
-        return Update(self._reconstruction, make_optimizer(recipe.optimizer, weights))
+        usual = SimpleNamespace(**{**vars(recipe), "lr": None})  # lr is that of joint training
+        return super()._pretraining(weights, usual)
 
     def _updates(self, module: ClusterModule, recipe: SimpleNamespace) -> list[Update]:
         """Algorithm 1: every third batch teaches the codes, every third the eigenvectors too, every third all."""
