@@ -197,13 +197,37 @@ def test_rows_that_all_point_one_way_lose_their_mean(easy, tmp_path):
 
 def test_rows_of_small_variance_pay_less_for_their_codes(easy):
     X = np.vstack([easy[0], np.full((1, easy[0].shape[1]), 100.0)])  # one row takes up the range
-    model = small("SSCNet", max_epochs=0, pretrain_epochs=0).fit(X)
+    model = small("SSCNet", encoder="linear", max_epochs=0, pretrain_epochs=0).fit(X)
     x = model.module_.prepare(torch.from_numpy(X))
     assert float(model.module_.variance) < 0.005
     with torch.no_grad():
         terms = model._coding(model.module_, x)[1]
     expected = 0.5 * (float(model.module_.variance) / 0.02) ** 0.5
     assert float((terms["loss"] - terms["rec"]) / terms["sparse"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_codes_longer_than_rows_pay_for_their_entries(easy, images):
+    """Short ones do not: thresholds alone make zeros in them."""
+
+    def of(encoder, **params):
+        model = SSCNet(2, encoder=encoder, max_epochs=0, random_state=0, **{"pretrain_epochs": 0, **params})
+        return model.fit(images[0] if encoder == "conv" else easy[0])
+
+    short, wide = of("mlp"), of("linear")
+    assert short.transform(easy[0]).shape == (240, 16)
+    assert wide.transform(easy[0]).shape == (240, 500)
+    blocks = [len(model.module_.autoencoder.blocks) for model in (short, wide, of("conv"))]
+    assert blocks == [2, 5, 5]
+    assert [model._value("sparsity") for model in (short, wide, of("conv"))] == [0.0, 0.5, 0.5]
+    zeros = float((short.transform(easy[0]) == 0).mean())
+    assert 0.3 < zeros < 0.7
+    own = of(torch.nn.Linear(16, 5))
+    assert own._value("sparsity") == 0
+    assert of("linear", embed_dim=7).transform(easy[0]).shape == (240, 7)
+    epochs = {n: SSCNet(2)._recipe(n).pretrain_epochs for n in (100, 1797, 10_000, 70_000)}
+    assert epochs == {100: 150, 1797: 143, 10_000: 51, 70_000: 40}
+    assert SSCNet(2, encoder="linear")._recipe(1797).pretrain_epochs == 10
+    assert SSCNet(2, pretrain_epochs=3)._recipe(1797).pretrain_epochs == 3
 
 
 def test_a_saved_mean_of_another_shape_is_refused(easy, tmp_path):
