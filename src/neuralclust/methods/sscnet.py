@@ -78,7 +78,7 @@ class SSCNet(NeuralClusterer):
         None: "adam" (repaired), "sgd" (paper).
     tol : float, default=1e-3
         Joint training ends when at most this share of the rows has changed cluster since the epoch before; 0 never.
-        Pretraining of "conv" and "linear" ends when ten epochs together improve the loss by at most 0.1 %.
+        Pretraining ends when ten epochs together improve the loss by at most 0.1 %.
     variant : {"repaired", "paper"}, default="repaired"
         The form that works, or the published one. See Notes.
     n_neighbors : int, default=None
@@ -180,7 +180,7 @@ class SSCNet(NeuralClusterer):
             "max_epochs": 10, "lr": 1e-4, "optimizer": "adam", "n_anchors": 10_000, "n_neighbors": 4, "bandwidth": 0.5,
             "pretrain_epochs": Epochs(2000, 40, 150), "embed_dim": 16, "hidden_layer_sizes": (500, 500, 2000),
             "n_blocks": 1, "sparsity": 0.0,
-            "normalize": False, "keep_origin": True, "pretrain_tol": 0.0,
+            "normalize": False, "keep_origin": True, "pretrain_tol": 1e-3,
         },
         "paper": {
             "max_epochs": 100, "pretrain_epochs": 0, "lr": 3e-4, "optimizer": "sgd", "n_anchors": 256,
@@ -192,7 +192,7 @@ class SSCNet(NeuralClusterer):
     # What the repaired variant has in their place for codes that are longer than rows: these need a price, or they
     # would be copies.
     _wide: ClassVar[dict[str, Any]] = {
-        "embed_dim": 500, "n_blocks": 4, "sparsity": 0.5, "pretrain_epochs": 10, "pretrain_tol": 1e-3,
+        "embed_dim": 500, "n_blocks": 4, "sparsity": 0.5, "pretrain_epochs": 10,
     }  # fmt: skip
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
