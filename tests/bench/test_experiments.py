@@ -1,10 +1,12 @@
 """What a run does, on data that everyone has."""
 
+import zlib
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from neuralclust import datasets
+from neuralclust import SSCNet, datasets
 from neuralclust.bench import experiments
 from neuralclust.bench.data import load
 
@@ -31,6 +33,25 @@ def test_a_neural_method_has_its_start_and_k_means_on_its_codes():
     assert [p["epoch"] for p in row["curve"]] == [0, 2]
     assert row["curve"][-1]["acc"] == pytest.approx(row["acc"], abs=1e-6)  # the last epoch
     assert row == {**experiments.fit("digits", "TELL", 0, every=2, **TINY), **times(row)}
+
+
+def test_rows_without_their_mean_are_clustered_as_a_fit_would(monkeypatch):
+    """A network that is passed on sees them with it."""
+    bright = datasets.load
+
+    def brighter(name):
+        data = bright(name)
+        data.images = data.images + 100
+        return data
+
+    monkeypatch.setattr(datasets, "load", brighter)
+    row = experiments.fit("digits", "SSCNet", 0, **TINY)
+    X, _, k = load("digits")
+    plain = SSCNet(k, random_state=0, **TINY).fit(X)
+    assert plain.module_.shift.ndim == 3
+    assert row["labels"] == zlib.crc32(plain.labels_.astype(np.int64).tobytes())
+    assert row["passes"] == len(plain.history_)
+    assert {"start", "kmeans"} <= row.keys()
 
 
 def times(row):
