@@ -146,6 +146,7 @@ def curves(members: list[Group]) -> Figure | None:
         panel.plot(epochs, [100 * p["nmi"] for p in points], color=COLORS[1], label="NMI")
         panel.set_title(g.method)
         panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_ylim(10 * (lowest // 10), 100)
         _open_frame(panel)
         loss = panel.twinx()
@@ -218,6 +219,7 @@ def blocks(found: list[Group]) -> Figure | None:
         )  # fmt: skip
     panel.plot(order, [100 * mean(r["kmeans"]["acc"] for r in mine[b]) for b in order], "--", color=COLORS[3],
                label="ACC of k-means on the codes")  # fmt: skip
+    panel.set_xticks(order)
     panel.set_xlabel("blocks after the first code")
     panel.set_ylabel("%")
     panel.set_title("SSCNet on USPS")
