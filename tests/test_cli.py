@@ -714,7 +714,7 @@ def test_bench_errors_are_one_line(folder, fails):
 def test_bench_fails_if_every_run_does(folder, monkeypatch, capsys):
     (folder / "mine.toml").write_text(TASKS)
     row = {"skipped": "ValueError: no luck", "failed": True}
-    monkeypatch.setattr("neuralclust.bench.runner._row", lambda each, minutes: {"key": each.key, **row})
+    monkeypatch.setattr("neuralclust.bench.runner._row", lambda each, rows, minutes: {"key": each.key, **row})
     where = ["bench", "run", "--tasks", "mine.toml", "--results", "rows.jsonl"]
     for _ in range(2):  # the second time nothing is left to be tried
         assert cli.main(where) == 2
@@ -729,7 +729,7 @@ def test_bench_fails_if_every_run_does(folder, monkeypatch, capsys):
 def test_bench_fails_if_one_run_does(folder, monkeypatch, capsys):
     (folder / "mine.toml").write_text(TASKS)
 
-    def row(each, minutes):
+    def row(each, rows, minutes):
         bad = {"skipped": "ValueError: no luck", "failed": True} if each.arguments["max_iter"] == 1 else {"wall": 1.0}
         return {"key": each.key, "experiment": each.experiment, "arguments": each.arguments, **bad}
 
