@@ -28,6 +28,7 @@ FORMS = [
     ("TELL", {"alternate": "epoch", "target": "hard"}),
     ("TELL", {"n_init": 3}),
     ("KMeansNet", {"encoder": None}),
+    ("TELL", {"standardize": True}),
 ]
 
 

@@ -383,8 +383,10 @@ class FitProcedure(BaseEstimator):
         values.setdefault("pretrain_tol", values["tol"])
         values.setdefault("one_cycle", False)
         for name, (size, enough) in ENOUGH.items():
-            if isinstance(many := enough if values.get(name) is None else values[name], Epochs):
-                values[name] = many.epochs(max(1, n_samples // values[size]))
+            if values.get(name) is None:
+                values[name] = enough
+            if isinstance(values[name], Epochs):
+                values[name] = values[name].epochs(max(1, n_samples // values[size]))
         values["n_samples"] = n_samples
         values["memory"] = {}  # tensors that a stage keeps beside the module: checkpoints hold them
         return SimpleNamespace(**values)

@@ -29,11 +29,13 @@ def find_range(
     With ``recipe.standardize`` it is that of the columns without their means and over their standard deviations, which
     come with it. Without, says so where some columns or values are so large that others hardly count beside them.
     """
-    columns = peers.first(lambda: _columns(source)) if getattr(recipe, "standardize", False) else None
-    low, high = _value_range(source, peers, columns)
-    rows = _sample_rows(source)
-    if columns is None and not (rows.ndim == 2 and low < high and _columns_hide(rows, low, high, names)):
-        _values_crowd(rows.ravel(), low, high)
+    rows, columns = _sample_rows(source), None
+    if recipe.standardize:
+        low, high, columns = peers.first(lambda: _columns(source))
+    else:
+        low, high = _value_range(source, peers)
+        if not (rows.ndim == 2 and low < high and _columns_hide(rows, low, high, names)):
+            _values_crowd(rows.ravel(), low, high)
     # Rows far from the origin cannot be told apart without a shift.
     if recipe.keep_origin and (recipe.normalize or low <= 0):
         low, high = 0.0, max(-low, high)
@@ -44,29 +46,30 @@ def _chunks(source: Source) -> list[Tensor]:
     return consecutive(len(source), max(1, CHUNK_BYTES // (8 * math.prod(source.shape))))
 
 
-def _columns(source: Source) -> Columns:
-    """Mean and standard deviation of each column of a table; 1 where it does not vary."""
+def _columns(source: Source) -> tuple[float, float, Columns]:
+    """Range of a standardized table, and the mean and standard deviation of its columns (1 where constant)."""
     if len(source.shape) > 1:
         raise ValueError(
             f"standardize=True is for tables, and X has images of shape {source.shape}, whose pixels are of one unit. "
             f"Use standardize=False."
         )
-    scaler = StandardScaler()
+    scaler, least, most = StandardScaler(), np.inf, -np.inf
     with np.errstate(all="ignore"):
         for _, rows in source.batches(_chunks(source)):
-            scaler.partial_fit(rows.double().cpu().numpy())
+            x = rows.double().cpu().numpy()
+            scaler.partial_fit(x)
+            least, most = np.minimum(least, x.min(axis=0)), np.maximum(most, x.max(axis=0))
     if not (np.isfinite(scaler.mean_).all() and np.isfinite(scaler.scale_).all()):
         column = int(np.argmin(np.isfinite(scaler.mean_) & np.isfinite(scaler.scale_)))
         raise ValueError(f"The values of column {column} of X are too large to be squared. Rescale it.")
-    return scaler.mean_, scaler.scale_
+    low, high = scaler.transform(np.stack([least, most]))
+    return float(low.min()), float(high.max()), (scaler.mean_, scaler.scale_)
 
 
-def _value_range(source: Source, peers: Peers, columns: Columns | None) -> tuple[float, float]:
+def _value_range(source: Source, peers: Peers) -> tuple[float, float]:
     """Smallest and largest entry, in float64; each process looks at some of the rows."""
     low, high, limit = math.inf, -math.inf, math.inf
     for _, rows in source.batches(peers.shares(_chunks(source))):
-        if columns is not None:
-            rows = (rows.double().cpu() - torch.from_numpy(columns[0])) / torch.from_numpy(columns[1])
         least, most = torch.aminmax(rows)
         low, high = min(low, float(least)), max(high, float(most))
         limit = math.inf if rows.dtype == torch.float64 else 3.4e38

