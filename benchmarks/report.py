@@ -9,8 +9,7 @@ from statistics import mean
 from neuralclust.bench import Results, plan
 from neuralclust.bench.pages import Grid as Table
 from neuralclust.bench.pages import markdown
-from neuralclust.bench.table import DEFAULTS as OWN
-from neuralclust.bench.table import PAPERS, Group, cell, few, groups
+from neuralclust.bench.table import DEFAULTS, PAPERS, SHORTER, Group, cell, few, groups
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -20,7 +19,6 @@ SHOWN = {
     "coil20": "COIL-20", "orl": "ORL", "cifar10_test": "CIFAR-10 test",
     "cifar100_aquatic_mammals": "CIFAR-100, one superclass", "reuters_r8": "Reuters R8",
 }  # fmt: skip
-DEFAULTS = (*OWN, "40 + 12 epochs", "10,000 rows")  # the default, or the nearest to it that was run
 
 
 def rows() -> dict[str, list[dict]]:
@@ -195,11 +193,11 @@ def measured(rows: dict[str, dict]) -> str:
     lines: dict[str, dict[str, str]] = {}
     for method in own:
         for suffix, name in (("", method), ("augmented", f"{method}, augmented")):
-            for g in found:
-                setting = g.setting.removesuffix("augmented").removesuffix(", ")
-                if g.method == method and setting in DEFAULTS and g.setting.endswith("augmented") == bool(suffix):
-                    remark = f" ({setting})" if setting.endswith("rows") else ""
-                    lines.setdefault(name, {}).setdefault(g.run.arguments["data"], _acc(g) + remark)
+            for setting in (*DEFAULTS, *SHORTER):  # the default, or the nearest to it that was run
+                wanted = ", ".join(part for part in (setting, suffix) if part)
+                for g in (g for g in found if (g.method, g.setting) == (method, wanted)):
+                    text = _acc(g) + "*" * (setting in SHORTER)
+                    lines.setdefault(name, {}).setdefault(g.run.arguments["data"], text)
     plain = [g for g in found if g.method not in own and not g.setting]
     for g in plain:
         if g.method in ("AEKMeans", "KMeans"):

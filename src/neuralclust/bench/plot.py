@@ -13,7 +13,7 @@ import numpy as np
 from neuralclust import registry
 from neuralclust.bench.pages import Picture
 from neuralclust.bench.plan import Run
-from neuralclust.bench.table import DEFAULTS, PAPERS, TABLES, Group, groups, published
+from neuralclust.bench.table import DEFAULTS, PAPERS, SHORTER, TABLES, Group, groups, published
 from neuralclust.plots import COLORS, _figure, _open_frame
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def beside_published(found: list[Group]) -> Figure | None:
                 and g.run.name in TABLES
                 and g.run.protocol == "quick"
             }
-            plain = next((name for name in mine if name in DEFAULTS or name.split(" ")[0][0].isdigit()), None)
+            plain = next((name for name in (*DEFAULTS, *SHORTER) if name in mine), None)
             views = next((name for name in mine if name.endswith("augmented")), None)
             if plain is not None or views:
                 label = f"{method}, {data}" + (f"\n({plain})" if plain and plain not in DEFAULTS else "")
