@@ -20,21 +20,24 @@ from neuralclust.classical.base import RowClusterer
 from neuralclust.functional.graph import knn_graph
 from neuralclust.kmeans import fit_kmeans
 from neuralclust.runtime import draw_seeds
+from neuralclust.spectral import as_scipy
 
 _TINY = 1e-100  # in place of a denominator of zero
 _FLOOR = 1e-12  # least coefficient where rows have a mean sum of 1: logarithms stay finite
 _SOLVER_STEPS = 10  # of conjugate gradients: more make an iteration longer and need as many of them
 _NEW_ROW_STEPS = 100
+_BLOCK = 2**17  # entries of X at a time: what is computed of them stays in the processor's cache
 
 
 class _Smoother:
     """The graph's term of the objective, and the step of the coefficients that it allows."""
 
     def __init__(self, X: np.ndarray, n_neighbors: int, lam: float) -> None:
-        graph = knn_graph(torch.tensor(X), n_neighbors)
-        self.i, self.j = graph.indices().numpy()
-        self.weight = lam * graph.values().numpy()
-        self.W = sp.csr_array((self.weight, (self.i, self.j)), shape=graph.shape)
+        n = len(X)
+        graph = as_scipy(knn_graph(torch.tensor(X), n_neighbors)) if lam else sp.csr_array((n, n))
+        self.W = lam * graph
+        edges = self.W.tocoo()
+        (self.i, self.j), self.weight = edges.coords, edges.data
         self.degree = self.W.sum(axis=1)[:, None]
 
     def roughness(self, V: np.ndarray) -> np.ndarray:
@@ -83,8 +86,26 @@ def _directions(V: np.ndarray) -> np.ndarray:
     return normalize(V).round(6)
 
 
-def _ratio(X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    return X / np.maximum(Y, _TINY)
+class _Parts:
+    """``X`` against ``V U``, a block of rows after the other."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        size = max(1, _BLOCK // X.shape[1])
+        self.blocks = [(slice(i, i + size), X[i : i + size]) for i in range(0, len(X), size)]
+        self.constant = float(rel_entr(X, 1).sum() - X.sum())
+
+    def rows(self, V: np.ndarray, U: np.ndarray) -> np.ndarray:
+        """``(X / V U) U^T``: by what plain NMF multiplies ``V`` where rows of ``U`` sum to 1."""
+        return np.concatenate([(x / np.maximum(V[b] @ U, _TINY)) @ U.T for b, x in self.blocks])
+
+    def columns(self, V: np.ndarray, U: np.ndarray) -> np.ndarray:
+        """``V^T (X / V U)``."""
+        return sum(V[b].T @ (x / np.maximum(V[b] @ U, _TINY)) for b, x in self.blocks)
+
+    def divergence(self, V: np.ndarray, U: np.ndarray) -> float:
+        """``KL(X || V U)``, of numbers that need not sum to 1."""
+        fit = sum(np.vdot(x, np.log(np.maximum(V[b] @ U, _TINY))) for b, x in self.blocks)
+        return float(self.constant - fit + V.sum(axis=0) @ U.sum(axis=1))
 
 
 class LocalityPreservingNMF(RowClusterer):
@@ -139,7 +160,7 @@ class LocalityPreservingNMF(RowClusterer):
     ``exp(-d^2 / s)``, with the median of the neighbours' squared distances as ``s``.
 
     With ``lam=0`` the iterations are the multiplicative updates of NMF, but that coefficients fall tenfold at most.
-    Memory is a few arrays of the size of ``X``.
+    Memory is two arrays of the size of ``X``.
 
     References
     ----------
@@ -209,15 +230,14 @@ class LocalityPreservingNMF(RowClusterer):
         U = rng.uniform(0.1, 1.1, (k, X.shape[1]))
         U /= U.sum(axis=1, keepdims=True)
         V = np.tile(np.maximum(X.sum(axis=1, keepdims=True), 1.0) / k, k)  # large: coefficients fall faster than rise
-        last = np.inf
+        parts, last = _Parts(X), np.inf
         for n_iter in range(1, self.max_iter + 1):
             self.n_iter_ = n_iter
-            V = smoother.step(V, V * (_ratio(X, V @ U) @ U.T))
-            new = U * (V.T @ _ratio(X, V @ U))
+            V = smoother.step(V, V * parts.rows(V, U))
+            new = U * parts.columns(V, U)
             total = new.sum(axis=1, keepdims=True)
             U = np.where(total > 0, new / np.maximum(total, _TINY), U)  # a part of nothing but zero rows stays
-            Y = V @ U
-            objective = (rel_entr(X, np.maximum(Y, _TINY)) - X + Y).sum() + smoother.roughness(V).sum()
+            objective = parts.divergence(V, U) + smoother.roughness(V).sum()
             if last - objective <= self.tol * abs(objective):
                 break
             last = objective
@@ -243,9 +263,9 @@ class LocalityPreservingNMF(RowClusterer):
         """
         check_is_fitted(self)
         X, U = self._nonnegative(X), self.components_
-        V = np.tile(X.sum(axis=1, keepdims=True) / len(U), len(U))
+        V, parts = np.tile(X.sum(axis=1, keepdims=True) / len(U), len(U)), _Parts(X)
         for _ in range(_NEW_ROW_STEPS):  # as many for every row: it does not depend on the rows that come with it
-            V = V * (_ratio(X, V @ U) @ U.T)
+            V = V * parts.rows(V, U)
         return self._kmeans.predict(_directions(V)).astype(np.int64)
 
     def _nonnegative(self, X: Any, *, reset: bool = False) -> np.ndarray:
