@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import mean
 
 from neuralclust.bench import Results, plan
+from neuralclust.bench.groups import DEFAULTS, SHORTER, Group, cell, few, groups
 from neuralclust.bench.pages import Grid as Table
 from neuralclust.bench.pages import markdown
-from neuralclust.bench.table import DEFAULTS, PAPERS, SHORTER, Group, cell, few, groups
+from neuralclust.bench.papers import PAPERS
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"

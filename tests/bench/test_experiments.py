@@ -75,6 +75,26 @@ def test_a_baseline_gets_vectors_of_unit_range(monkeypatch):
     assert (seen[0].min(), seen[0].max()) == (0, 1)
 
 
+@pytest.mark.parametrize(("codes", "maker"), [("mlp", "AEKMeans"), ("conv", "NCSC")])
+def test_a_baseline_can_have_the_codes_of_an_autoencoder(monkeypatch, codes, maker):
+    seen, make = [], experiments.registry.make
+
+    def quickly(name, k, **params):
+        if name != maker:
+            return make(name, k, **params)
+        model = make(name, k, **params, pretrain_epochs=1)
+        transform = model.transform
+        monkeypatch.setattr(model, "transform", lambda X: seen.append(transform(X)) or seen[-1])
+        return model
+
+    monkeypatch.setattr(experiments.registry, "make", quickly)
+    row = experiments.fit("digits", "KMeans", 0, codes=codes, n_init=2)
+    (z,) = seen
+    model = make("KMeans", 10, random_state=0, n_init=2)
+    assert row["labels"] == zlib.crc32(model.fit_predict(z).astype(np.int64).tobytes())
+    assert row["n"] == 300
+
+
 @pytest.mark.parametrize("neural", [True, False])
 def test_the_columns_of_a_table_count_alike(monkeypatch, neural):
     monkeypatch.undo()  # all rows of it

@@ -8,9 +8,11 @@ import pytest
 
 from neuralclust import registry
 from neuralclust.bench import Results, plan, plot, table
+from neuralclust.bench.groups import Group, cell, groups
 from neuralclust.bench.owntable import own_document
 from neuralclust.bench.pages import Grid, Heading, Picture, markdown, page
-from neuralclust.bench.table import PAPERS, cell, compare, document, published
+from neuralclust.bench.papers import PAPERS, counterparts, published
+from neuralclust.bench.table import compare, document
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,7 +100,7 @@ def test_a_data_set_has_its_best_run_and_its_tests(runs):
 
 def group(method, *values):
     rows = [{"seed": i, "acc": acc} for i, acc in enumerate(values)]
-    return table.Group(None, method, "", rows, len(rows), "")
+    return Group(None, method, "", rows, len(rows), "")
 
 
 def test_paired_comparison():
@@ -188,6 +190,29 @@ def test_published_numbers_are_those_of_the_papers():
     assert acc("ncsc", "1", "mnist", "NCSC") == (94.09, 86.12, 87.52)
 
 
+@pytest.mark.parametrize("paper", PAPERS)
+def test_counterparts_are_printed_lines_and_tasks_of_ours(paper):
+    lines = {(line["table"], line["method"], line["setting"]) for line in published(paper)}
+    ours = {(g.run.arguments.get("data"), g.run.name, g.method, g.setting) for g in groups(plan(), {})}
+    ours |= {(*key[:3], f"{key[3]}, from P2") for key in ours if key[2] == "DCSAI"}
+    for table_ in {table_ for table_, _, _ in lines}:
+        for printed, counterpart in counterparts(paper, table_).items():
+            assert (table_, *printed) in lines
+            assert counterpart in ours
+
+
+def test_a_sweep_is_beside_the_table_about_its_parameter():
+    runs = [run for run in plan() if run.name == "two-stage"]
+    rows = rows_of(runs, lambda run: 0.9 if run.arguments["end_to_end"] else 0.8)
+    blocks = document(runs, rows)
+    lines = grid_after(blocks[blocks.index(Heading(2, PAPERS["tell"][1])) :], "Table 4, mnist").lines
+    scores = {line[1]: line[3] for line in lines if line[0] == "TELL"}
+    assert scores["FCN, TwoStage"].startswith("80.0 ± 0.0")
+    assert scores["FCN"].startswith("90.0 ± 0.0")
+    assert scores["CNN"] == ""
+    assert next(line for line in lines if line[1] == "FCN, TwoStage")[-1] == "quick, on digits"
+
+
 def test_baselines_of_the_papers_are_named_as_ours():
     others = {line["method"] for paper in PAPERS for line in published(paper)} - registry.ALL.keys()
     known = {"DEC", "IDEC", "DCN", "VaDE", "JULE", "SpectralNet", "DSC-Net", "k-SCN", "DAC", "ClusterGAN", "InfoGAN"}
@@ -230,7 +255,7 @@ def test_the_overview_has_a_shorter_run_where_there_is_no_usual_one(tasks):
         ]))
     ])  # fmt: skip
     acc = {"10,000 rows": 0.1, "5 epochs": 0.2, "augmented": 0.9, "": 0.5}
-    grid = table.overview(table.groups(runs, rows_of(runs, lambda run: acc[run.setting])))
+    grid = table.overview(groups(runs, rows_of(runs, lambda run: acc[run.setting])))
     assert grid.lines == [["TELL", "50.0 ± 0.0"], ["SSCNet", "20.0 ± 0.0*"]]
 
 
@@ -264,12 +289,12 @@ def test_how_well_loss_and_silhouette_choose(runs):
     rows = rows_of(runs, lambda run: accs[run.seed])
     for row in rows.values():
         row["silhouette"] = -row["acc"]  # a criterion that is always wrong
-    fits = [g for g in table.groups(runs, rows) if g.method == "TELL"]
+    fits = [g for g in groups(runs, rows) if g.method == "TELL"]
     first, last = table.choices(fits).lines[0], table.choices(fits).lines[-1]
     assert first == ["mnist", "TELL", "", "3", "70.0 ± 20.0", "90.0", "50.0", "90.0"]
     assert last[-3:] == ["+20.0", "-20.0", "+20.0"]
     del rows[runs[0].key]["silhouette"]
-    assert not table.choices([g for g in table.groups(runs, rows) if g.method == "TELL"]).lines
+    assert not table.choices([g for g in groups(runs, rows) if g.method == "TELL"]).lines
 
 
 def test_tasks_of_ones_own_have_their_experiments_and_failures(squares):

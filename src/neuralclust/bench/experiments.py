@@ -45,14 +45,26 @@ def find(name: str) -> Callable[..., dict[str, Any]]:
     return found
 
 
-def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: int | None = None, **params: Any) -> dict:
+def fit(
+    data: str,
+    method: str,
+    seed: int,
+    *,
+    rows: int | None = None,
+    every: int | None = None,
+    codes: str | None = None,
+    **params: Any,
+) -> dict:
     """Cluster all rows, or so many drawn at random, and score the labels of the last epoch.
 
     A neural method is fitted in two parts, its autoencoder and the rest, so that k-means on the codes of the very same
     autoencoder, and the method's own start, are scored too. ``every``: epochs between two scores on the way.
+    ``codes``: cluster those of an autoencoder in place of the rows: ``"mlp"``, the usual one, or ``"conv"``, NCSC's.
     """
     neural = registry.find(method) in registry.METHODS
-    X, y, k = load(data, neural, rows, seed)
+    X, y, k = load(data, neural or codes is not None, rows, seed)
+    if codes is not None:
+        X = _codes(X, k, codes, seed)
     params = {name: _value(value) for name, value in params.items()}
     model = registry.make(method, k, **params)
     if "random_state" in model.get_params():
@@ -70,8 +82,7 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
             first, model = _two_parts(method, k, params, seed, X)
             found["pretrain_s"] = round(time.perf_counter() - begin, 3)
             found["start"] = scores(y, _start(first, model, X).labels_)
-            codes = first.transform(X)
-            found["kmeans"] = scores(y, fit_kmeans(codes, k, n_init=10, seed=seed).labels_)
+            found["kmeans"] = scores(y, fit_kmeans(first.transform(X), k, n_init=10, seed=seed).labels_)
             goes_on = model.encoder is first.module_.autoencoder
             begin = time.perf_counter() - found["pretrain_s"] * goes_on
         scorer = None
@@ -89,6 +100,17 @@ def fit(data: str, method: str, seed: int, *, rows: int | None = None, every: in
         losses = {(row["stage"], row["epoch"]): row["loss"] for row in model.history_}
         found["curve"] = [{**s, "loss": losses[s["stage"], s["epoch"]]} for s in scorer.scores_]
     return found
+
+
+def _codes(X: Any, k: int, encoder: str, seed: int) -> np.ndarray:
+    """Of an autoencoder that has learned nothing but to reconstruct."""
+    maker = {"mlp": "AEKMeans", "conv": "NCSC"}[encoder]
+    model = registry.make(maker, k, encoder=encoder, random_state=seed)
+    if maker == "NCSC":
+        model.set_params(max_epochs=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(X).transform(X)
 
 
 def _two_parts(method: str, k: int, params: dict[str, Any], seed: int, X: Any) -> tuple[Any, Any]:

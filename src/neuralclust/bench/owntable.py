@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from numbers import Real
 from statistics import mean
 
+from neuralclust.bench.groups import Group, Row, groups
 from neuralclust.bench.pages import Block, Grid, Heading, Picture
 from neuralclust.bench.plan import Run
-from neuralclust.bench.table import Group, Row, by_data, groups, missing
+from neuralclust.bench.table import by_data, missing
 
 _ABOUT = ("seed", "torch", "python", "machine", "version", "commit", "key")  # of a run, not of its result
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuralclust import registry
+from neuralclust.bench.groups import DEFAULTS, SHORTER, TABLES, Group, groups
 from neuralclust.bench.pages import Picture
+from neuralclust.bench.papers import PAPERS, published
 from neuralclust.bench.plan import Run
-from neuralclust.bench.table import DEFAULTS, PAPERS, SHORTER, TABLES, Group, groups, published
 from neuralclust.plots import COLORS, _figure, _open_frame
 
 if TYPE_CHECKING:

@@ -1,115 +1,28 @@
-"""Rows beside the published numbers: functions of rows and tasks alone."""
+"""The report: rows by data set, beside the published numbers, and what is missing; of rows and tasks alone."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
-from functools import cache
-from pathlib import Path
-from statistics import mean, stdev
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from statistics import mean
 
 from neuralclust import registry
+from neuralclust.bench.groups import (
+    DEFAULTS,
+    SCORES,
+    SHORTER,
+    TABLES,
+    Group,
+    Row,
+    cell,
+    few,
+    groups,
+    has_chance,
+    mean_time,
+)
 from neuralclust.bench.pages import Block, Grid, Heading, Picture
+from neuralclust.bench.papers import PAPERS, by_paper
 from neuralclust.bench.plan import Run
-from neuralclust.bench.runner import duration
-from neuralclust.datasets._catalog import CATALOG
-
-PAPERS = {
-    "kmeansnet": ("KMeansNet", "k-meansNet: When k-means Meets Differentiable Programming"),
-    "tell": ("TELL", "XAI Beyond Classification: Interpretable Neural Clustering"),
-    "dcsai": ("DCSAI", "Deep Clustering With Sample-Assignment Invariance Prior"),
-    "sscnet": ("SSCNet", "SSCNet: learning-based subspace clustering"),
-    "ncsc": ("NCSC", "Neural Collaborative Subspace Clustering"),
-}
-SCORES = ("acc", "nmi", "ari")
-MORE_SCORES = ("precision", "ami", "homogeneity", "completeness", "v_measure")  # where a paper prints them
-# Where a paper's data set cannot be had or is too large, the part of it that stands in.
-STAND_INS = {"cifar10": "cifar10_test", "cifar100_s1": "cifar100_aquatic_mammals"}
-TABLES = ("quick", "classical", "paper")  # names of tasks that are not about one parameter
-DEFAULTS = ("", "HOMO")  # settings that are a method's own: HOMO is DCSAI's metric
-SHORTER = ("40 + 12 epochs", "5 epochs", "10,000 rows")  # where a method's own take too long, the first there is
-ELSEWHERE = {  # where tables and figures about one parameter are
-    ("kmeansnet", "4"): "on the digits: Sweeps, start", ("kmeansnet", "5"): "on the digits: Sweeps, optimiser",
-    ("kmeansnet", "Figure 3"): "on the digits: Sweeps, alpha", ("tell", "4"): "on the digits: Sweeps, two-stage",
-    ("tell", "5"): "see Sweeps, online", ("tell", "6"): "on the digits: Sweeps, optimiser",
-    ("dcsai", "VI"): "on mnist_test: Table III, mnist_test", ("dcsai", "Figure 4"): "on the digits: Sweeps, noise",
-    ("sscnet", "Figure 3"): "on USPS: the picture of blocks",
-}  # fmt: skip
-Row = dict[str, Any]
-
-
-class Group(NamedTuple):
-    """The runs of one task over its seeds, and why some have no result."""
-
-    run: Run
-    method: str
-    setting: str
-    rows: list[Row]
-    planned: int
-    reason: str
-    derived: bool = False  # from the rows of another group
-
-    @property
-    def seeds(self) -> str:
-        """How many, and of how many if some are missing; marked if some are of earlier code."""
-        mark = "†" if any("commit" not in row for row in self.rows) else ""
-        return str(len(self.rows)) + (f" of {self.planned}" if len(self.rows) < self.planned else "") + mark
-
-
-def published(paper: str) -> list[dict[str, str]]:
-    """Lines of the tables of a paper, as printed.
-
-    Parameters
-    ----------
-    paper : {"kmeansnet", "tell", "dcsai", "sscnet", "ncsc"}
-
-    Returns
-    -------
-    list of dict
-        ``table``, ``data``, ``method``, ``setting`` and the scores in percent, empty where none is printed.
-
-    Examples
-    --------
-    >>> from neuralclust.bench.table import published
-    >>> published("ncsc")[0]["data"]
-    'mnist'
-    """
-    with (Path(__file__).parent / "published" / f"{paper}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def groups(runs: Sequence[Run], rows: dict[str, Row]) -> list[Group]:
-    """Runs of the same task together; k-means on a method's own autoencoder, and DCSAI's other assignment, are groups
-    of their own."""
-    tasks: dict[str, list[Run]] = {}
-    for run in runs:
-        tasks.setdefault(run.task, []).append(run)
-    found = []
-    for members in tasks.values():
-        run = members[0]
-        mine = [rows[each.key] for each in members if each.key in rows]
-        done = [row for row in mine if "skipped" not in row]
-        reason = next((row["skipped"] for row in mine if "skipped" in row), run.impossible or _not_yet(run))
-        method = run.arguments.get("method", "")
-        found.append(Group(run, method, run.setting, done, len(members), reason))
-        if len(started := [row for row in done if "kmeans" in row]):
-            of = f"codes of {method}" + (f", {run.setting}" if run.setting else "")
-            found.append(Group(run, "AEKMeans", of, _parts(started, "kmeans"), len(members), "", True))
-        if "metric" in run.arguments and (second := _parts(done, "p2")):
-            found.append(Group(run, method, f"{run.setting}, from P2", second, len(members), "", True))
-    return found
-
-
-def _parts(rows: Sequence[Row], name: str) -> list[Row]:
-    """Other scores that came with rows, as rows."""
-    kept = ("seed", "machine", "commit")
-    return [{**{key: row[key] for key in kept if key in row}, **row[name]} for row in rows if name in row]
-
-
-def _not_yet(run: Run) -> str:
-    return "needs a GPU" if run.gpu else "not run yet"
 
 
 def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Picture] = ()) -> list[Block]:
@@ -156,9 +69,10 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         "**Settings**: hard targets, each code drawn to its nearest centre as printed, where the default balances the "
         "clusters; blocks, the iterations of SSCNet's encoder; 40 + 12 epochs, of pretraining and of joint training; "
         "10,000 rows, drawn at random; without a network, the features as they are; codes of X, k-means on the codes "
-        "of the autoencoder that X starts from; HOMO, HOE, HOT, HIT, DCSAI with Euclidean distances on one side and on "
-        "the other Euclidean ones, cosines, correlations, city blocks; from P2, by the assignment of the other side. "
-        "GaussianMixture sees float64: in float32 its covariances are often not positive definite.",
+        "of the autoencoder that X starts from; codes of a convolutional autoencoder, NCSC's, of 10,000 rows; IIC "
+        "codes, in ours those of TELL with augmentation; HOMO, HOE, HOT, HIT, DCSAI with Euclidean distances on one "
+        "side and on the other Euclidean ones, cosines, correlations, city blocks; from P2, by the assignment of the "
+        "other side. GaussianMixture sees float64: in float32 its covariances are often not positive definite.",
         f"Machines: {', '.join(machines) or 'none yet'}. Times were often taken beside other work."
         + (f" † marks rows of earlier states of the code ({early} in all)." if early else ""),
         Heading(2, "Overview"),
@@ -182,7 +96,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         choices([g for g in fits if g.run.name in TABLES]),
     ]
     for paper, (method, title) in PAPERS.items():
-        blocks += [Heading(2, title), *by_paper(paper, method, [g for g in fits if g.run.name in TABLES])]
+        blocks += [Heading(2, title), *by_paper(paper, method, scored)]
     blocks += [Heading(2, "Figures"), *pictures] if pictures else []
     blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
     return blocks + missing(found)
@@ -203,20 +117,6 @@ def missing(found: Sequence[Group]) -> list[Block]:
     ]
 
 
-def cell(values: Iterable[float]) -> str:
-    """Shares as percent: mean and, of several, standard deviation.
-
-    >>> from neuralclust.bench.table import cell
-    >>> cell([0.5, 0.52]), cell([0.5])
-    ('51.0 ± 1.4', '50.0')
-    """
-    values = [100 * value for value in values]
-    if not values:
-        return ""
-    spread = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):.1f}{spread}"
-
-
 def overview(fits: list[Group]) -> Grid:
     """Methods against data sets."""
     plain = [g for g in fits if g.rows and g.run.protocol == "quick" and g.run.name in TABLES]
@@ -228,11 +128,6 @@ def overview(fits: list[Group]) -> Grid:
             best.setdefault((g.method, g.run.arguments["data"]), f"({text})" if g.derived else text)
     methods = [name for name in registry.ALL if any((name, d) in best for d in data)]
     return Grid(["method", *data], [[name, *(best.get((name, d), "") for d in data)] for name in methods])
-
-
-def few(g: Group) -> str:
-    """The number of seeds, where there are fewer than three and chance plays a part."""
-    return f" ({len(g.rows)})" if len(g.rows) < 3 and _has_chance(g.method) else ""
 
 
 def by_data(members: list[Group]) -> Grid:
@@ -256,7 +151,7 @@ def by_data(members: list[Group]) -> Grid:
             [
                 g.method, g.setting, g.run.protocol, g.seeds, *(cell(row[s] for row in g.rows) for s in SCORES),
                 f"{100 * smallest['acc']:.1f}" if smallest and len(g.rows) > 1 else "",
-                _time(g), ", ".join(sorted(machines)), gain, gain_p, wins, p,
+                mean_time(g), ", ".join(sorted(machines)), gain, gain_p, wins, p,
             ]
         )  # fmt: skip
     names = [
@@ -288,9 +183,9 @@ def choices(fits: list[Group]) -> Grid:
 def compare(ours: Group, best: Group) -> tuple[str, str]:
     """Seeds in which `ours` is better, and the p-value of a paired t-test; empty with fewer than three pairs."""
     a, b = ({row["seed"]: row["acc"] for row in g.rows} for g in (ours, best))
-    if not _has_chance(ours.method):
+    if not has_chance(ours.method):
         a = dict.fromkeys(b, *a.values())
-    if not _has_chance(best.method):
+    if not has_chance(best.method):
         b = dict.fromkeys(a, *b.values())
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < 3:
@@ -315,119 +210,6 @@ def _paired(pairs: list[list[float]]) -> str:
         return ""
     p = ttest_rel(*zip(*pairs, strict=True)).pvalue
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-@cache
-def _has_chance(method: str) -> bool:
-    return "random_state" in registry.make(method, 2).get_params()
-
-
-def _time(g: Group) -> str:
-    seconds = [row["seconds"] for row in g.rows if "seconds" in row]
-    return duration(mean(seconds)) if seconds else ""
-
-
-def by_paper(paper: str, proposed: str, fits: list[Group]) -> list[Block]:
-    """Each table of a paper; one over many data sets, with ACC alone, as a matrix."""
-    tables: dict[str, list[dict[str, str]]] = {}
-    for line in published(paper):
-        tables.setdefault(line["table"], []).append(line)
-    blocks: list[Block] = []
-    for number, lines in tables.items():
-        name = number if number[0].islower() or number.startswith("Figure") else f"Table {number}"
-        data = list(dict.fromkeys(line["data"] for line in lines))
-        if len(data) > 5:
-            blocks += [Heading(3, f"{name}, ACC"), _matrix(lines, data, fits, proposed)]
-            continue
-        for each in data:
-            mine = [line for line in lines if line["data"] == each]
-            main = number == next(line["table"] for line in published(paper) if line["data"] == each)
-            grid = _beside(mine, each, fits, proposed, main, ELSEWHERE.get((paper, number)))
-            blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), grid]
-    return blocks
-
-
-def _beside(
-    lines: list[dict[str, str]], data: str, fits: list[Group], proposed: str, main: bool, elsewhere: str | None
-) -> Grid:
-    """The printed lines and ours that belong to them; in a paper's main table also all else of the proposed method."""
-    here = [g for g in fits if g.run.arguments["data"] in (data, STAND_INS.get(data))]
-    names = [*SCORES, *(s for s in MORE_SCORES if any(line[s] for line in lines))]
-    grid: list[list[str]] = []
-    used: set[int] = set()
-    for line in lines:
-        printed = " / ".join(line[s] or "-" for s in names) if any(line[s] for s in names) else ""
-        ours = [g for g in here if g.method == line["method"] and matches(g, line["setting"], proposed)]
-        ours = [g for g in ours if g.rows] or ours[:1]
-        if not ours:
-            remark = _no_task(data, line["method"] == proposed, elsewhere)
-            remark = remark if line["method"] in registry.ALL else "not in the library"
-            grid.append([line["method"], line["setting"], printed, "", "", "", remark])
-        for i, g in enumerate(ours):
-            setting = ", ".join(dict.fromkeys(s for s in (line["setting"] if i == 0 else "", g.setting) if s))
-            grid.append([g.method, setting, "" if i else printed, *_ours(g, data, names)])
-        used.update(map(id, ours))
-    more = [g for g in here if main and g.method == proposed and id(g) not in used and g.rows]
-    grid += [[proposed, g.setting, "", *_ours(g, data, names)] for g in more]
-    columns = " / ".join(name.upper() if len(name) < 4 else name.replace("_", "-") for name in names)
-    return Grid(["method", "setting", f"published {columns}", "ours", "seeds", "time", "remark"], grid)
-
-
-def matches(g: Group, setting: str, proposed: str) -> bool:
-    """Whether a group is what a printed line is about.
-
-    Of the proposed method, the published schedule of the published variant; of the others what they do by default.
-    """
-    if g.method == proposed:
-        return g.run.protocol == "paper" and setting.removesuffix(", from P1") == g.setting
-    if g.method == "AEKMeans" and setting in ("", "FCN"):
-        return g.setting == "" or (
-            g.setting == f"codes of {proposed}" and proposed != "SSCNet"
-        )  # whose codes are sparse
-    return g.setting == setting
-
-
-def _ours(g: Group, data: str, names: Sequence[str]) -> list[str]:
-    if not g.rows:
-        return ["", "", "", g.reason]
-    own = g.run.arguments["data"]
-    remark = ", ".join(part for part in (g.run.protocol, f"on {own}" if own != data else "") if part)
-    ours = " / ".join(_cell_of(g.rows, s) for s in names)
-    return [ours, g.seeds, _time(g), remark]
-
-
-def _cell_of(rows: list[Row], score: str) -> str:
-    """Rows of earlier code have fewer scores: then how many have this one."""
-    values = [row[score] for row in rows if score in row]
-    return (cell(values) or "-") + (f" ({len(values)})" if 0 < len(values) < len(rows) else "")
-
-
-def _no_task(data: str, proposed: bool, elsewhere: str | None) -> str:
-    if elsewhere:
-        return elsewhere
-    spec = CATALOG.get(data)
-    if spec and not (spec.files or spec.parent):
-        return "the data cannot be downloaded"
-    return "not at the published schedule" if proposed else "no task"
-
-
-def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], proposed: str) -> Grid:
-    """ACC, a column a data set: printed, and below each method ours where there is one."""
-    grid: list[list[str]] = []
-    for method, setting in dict.fromkeys((line["method"], line["setting"]) for line in lines):
-        printed = {
-            line["data"]: line["acc"] for line in lines if (line["method"], line["setting"]) == (method, setting)
-        }
-        grid.append([method, "published", *(printed.get(each, "") for each in data)])
-        ours: dict[str, str] = {}
-        for g in fits:
-            same = matches(g, setting, proposed) or (g.method == proposed and not g.setting)
-            for each in data:
-                if g.method == method and g.rows and same and g.run.arguments["data"] in (each, STAND_INS.get(each)):
-                    ours[each] = cell(row["acc"] for row in g.rows)
-        if ours:
-            grid.append([method, "ours", *(ours.get(each, "") for each in data)])
-    return Grid(["method", "", *(each.removeprefix("cifar100_") for each in data)], grid)
 
 
 def sweeps(scored: list[Group]) -> list[Block]:

@@ -1,0 +1,179 @@
+"""The published numbers, and ours beside them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuralclust import registry
+from neuralclust.bench.groups import SCORES, TABLES, Group, Row, cell, mean_time
+from neuralclust.bench.pages import Block, Grid, Heading
+from neuralclust.datasets._catalog import CATALOG
+
+PAPERS = {
+    "kmeansnet": ("KMeansNet", "k-meansNet: When k-means Meets Differentiable Programming"),
+    "tell": ("TELL", "XAI Beyond Classification: Interpretable Neural Clustering"),
+    "dcsai": ("DCSAI", "Deep Clustering With Sample-Assignment Invariance Prior"),
+    "sscnet": ("SSCNet", "SSCNet: learning-based subspace clustering"),
+    "ncsc": ("NCSC", "Neural Collaborative Subspace Clustering"),
+}
+MORE_SCORES = ("precision", "ami", "homogeneity", "completeness", "v_measure")  # where a paper prints them
+# Where a paper's data set cannot be had or is too large, the part of it that stands in.
+STAND_INS = {"cifar10": "cifar10_test", "cifar100_s1": "cifar100_aquatic_mammals"}
+ELSEWHERE = {  # what is best told by a picture
+    ("kmeansnet", "Figure 3"): "on the digits: Sweeps, alpha", ("dcsai", "Figure 4"): "on the digits: Sweeps, noise",
+    ("dcsai", "Figure 1"): "on the digits: the picture of invariance",
+}  # fmt: skip
+_FOLDER = Path(__file__).parent / "published"
+
+
+def published(paper: str) -> list[dict[str, str]]:
+    """Lines of the tables of a paper, as printed.
+
+    Parameters
+    ----------
+    paper : {"kmeansnet", "tell", "dcsai", "sscnet", "ncsc"}
+
+    Returns
+    -------
+    list of dict
+        ``table``, ``data``, ``method``, ``setting`` and the scores in percent, empty where none is printed.
+
+    Examples
+    --------
+    >>> from neuralclust.bench.papers import published
+    >>> published("ncsc")[0]["data"]
+    'mnist'
+    """
+    with (_FOLDER / f"{paper}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def counterparts(paper: str, table: str) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Of printed lines about one parameter, by method and setting, what ours are: data set, task, method, setting."""
+    with (_FOLDER / "counterparts.csv").open(newline="") as file:
+        return {
+            (line["method"], line["setting"]): tuple(
+                line[f"our_{name}"] for name in ("data", "task", "method", "setting")
+            )
+            for line in csv.DictReader(file)
+            if (line["paper"], line["table"]) == (paper, table)
+        }
+
+
+def by_paper(paper: str, proposed: str, found: list[Group]) -> list[Block]:
+    """Each table of a paper; one over many data sets, with ACC alone, as a matrix."""
+    tables: dict[str, list[dict[str, str]]] = {}
+    for line in published(paper):
+        tables.setdefault(line["table"], []).append(line)
+    fits = [g for g in found if g.run.experiment == "fit" and g.run.name in TABLES]
+    known = {(g.run.arguments["data"], g.run.name, g.method, g.setting): g for g in found}
+    blocks: list[Block] = []
+    for number, lines in tables.items():
+        name = number if number[0].islower() or number.startswith("Figure") else f"Table {number}"
+        data = list(dict.fromkeys(line["data"] for line in lines))
+        if len(data) > 5:
+            blocks += [Heading(3, f"{name}, ACC"), _matrix(lines, data, fits, proposed)]
+            continue
+        others = {line: known[ours] for line, ours in counterparts(paper, number).items() if ours in known}
+        for each in data:
+            mine = [line for line in lines if line["data"] == each]
+            main = number == next(line["table"] for line in published(paper) if line["data"] == each)
+            grid = _beside(mine, each, fits, proposed, main, others, ELSEWHERE.get((paper, number)))
+            blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), grid]
+    return blocks
+
+
+def _beside(
+    lines: list[dict[str, str]],
+    data: str,
+    fits: list[Group],
+    proposed: str,
+    main: bool,
+    others: dict[tuple[str, str], Group],
+    elsewhere: str | None,
+) -> Grid:
+    """The printed lines and ours that belong to them; in a paper's main table also all else of the proposed method."""
+    here = [g for g in fits if g.run.arguments["data"] in (data, STAND_INS.get(data))]
+    names = [*SCORES, *(s for s in MORE_SCORES if any(line[s] for line in lines))]
+    grid: list[list[str]] = []
+    used: set[int] = set()
+    for line in lines:
+        printed = " / ".join(line[s] or "-" for s in names) if any(line[s] for s in names) else ""
+        ours = [g for g in here if g.method == line["method"] and matches(g, line["setting"], proposed)]
+        ours = [g for g in ours if g.rows] or ours[:1]
+        if other := others.get((line["method"], line["setting"])):
+            ours.append(other)
+        if not ours:
+            remark = _no_task(data, line["method"] == proposed, elsewhere)
+            remark = remark if line["method"] in registry.ALL else "not in the library"
+            grid.append([line["method"], line["setting"], printed, "", "", "", remark])
+        for i, g in enumerate(ours):
+            own = "" if g is other else g.setting  # of counterparts the printed setting says it all
+            setting = ", ".join(
+                dict.fromkeys(s for s in (line["setting"] if i == 0 else "", own or g.setting * i) if s)
+            )
+            grid.append([line["method"], setting, "" if i else printed, *_ours(g, data, names)])
+        used.update(map(id, ours))
+    more = [g for g in here if main and g.method == proposed and id(g) not in used and g.rows]
+    grid += [[proposed, g.setting, "", *_ours(g, data, names)] for g in more]
+    columns = " / ".join(name.upper() if len(name) < 4 else name.replace("_", "-") for name in names)
+    return Grid(["method", "setting", f"published {columns}", "ours", "seeds", "time", "remark"], grid)
+
+
+def matches(g: Group, setting: str, proposed: str) -> bool:
+    """Whether a group is what a printed line is about.
+
+    Of the proposed method, the published schedule of the published variant; of the others what they do by default.
+    """
+    if g.method == proposed:
+        return g.run.protocol == "paper" and setting.removesuffix(", from P1") == g.setting
+    if g.method == "AEKMeans" and setting in ("", "FCN"):
+        return g.setting == "" or (
+            g.setting == f"codes of {proposed}" and proposed != "SSCNet"
+        )  # whose codes are sparse
+    return g.setting == setting
+
+
+def _ours(g: Group, data: str, names: Sequence[str]) -> list[str]:
+    if not g.rows:
+        return ["", "", "", g.reason]
+    own = g.run.arguments["data"]
+    remark = ", ".join(part for part in (g.run.protocol, f"on {own}" if own != data else "") if part)
+    ours = " / ".join(_cell_of(g.rows, s) for s in names)
+    return [ours, g.seeds, mean_time(g), remark]
+
+
+def _cell_of(rows: list[Row], score: str) -> str:
+    """Rows of earlier code have fewer scores: then how many have this one."""
+    values = [row[score] for row in rows if score in row]
+    return (cell(values) or "-") + (f" ({len(values)})" if 0 < len(values) < len(rows) else "")
+
+
+def _no_task(data: str, proposed: bool, elsewhere: str | None) -> str:
+    if elsewhere:
+        return elsewhere
+    spec = CATALOG.get(data)
+    if spec and not (spec.files or spec.parent):
+        return "the data cannot be downloaded"
+    return "not at the published schedule" if proposed else "no task"
+
+
+def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], proposed: str) -> Grid:
+    """ACC, a column a data set: printed, and below each method ours where there is one."""
+    grid: list[list[str]] = []
+    for method, setting in dict.fromkeys((line["method"], line["setting"]) for line in lines):
+        printed = {
+            line["data"]: line["acc"] for line in lines if (line["method"], line["setting"]) == (method, setting)
+        }
+        grid.append([method, "published", *(printed.get(each, "") for each in data)])
+        ours: dict[str, str] = {}
+        for g in fits:
+            same = matches(g, setting, proposed) or (g.method == proposed and not g.setting)
+            for each in data:
+                if g.method == method and g.rows and same and g.run.arguments["data"] in (each, STAND_INS.get(each)):
+                    ours[each] = cell(row["acc"] for row in g.rows)
+        if ours:
+            grid.append([method, "ours", *(ours.get(each, "") for each in data)])
+    return Grid(["method", "", *(each.removeprefix("cifar100_") for each in data)], grid)
