@@ -129,8 +129,9 @@ def document(found: dict[str, list[dict]]) -> str:
             if len(memory) == 2
             else []
         ),
-        "ACC at equal wall-clock, one process, 64- or 256-500-500-2000-10: TELL at default settings, then ClustPy's",
-        "methods for as many seconds, two thirds of them pretraining; augmented: with ClustPy's own augmentation.",
+        "ACC at equal wall-clock, one process, all with the network 64- or 256-500-500-2000-10: TELL, else at default",
+        "settings, then ClustPy's methods for as many seconds, two thirds of them pretraining; augmented: with",
+        "ClustPy's own augmentation.",
         *grid(
             "data | seeds | seconds | TELL | DEC | IDEC | DCN | epochs of DEC",
             (

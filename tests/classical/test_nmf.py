@@ -55,6 +55,17 @@ def test_objective_is_the_papers_and_never_increases(parts, lam):
     assert values[-1] < 0.9 * values[0]
 
 
+@pytest.mark.parametrize("lam", [0.0, 10.0])
+def test_rows_a_block_at_a_time(parts, lam, monkeypatch):
+    X, _ = parts
+    whole = LocalityPreservingNMF(3, lam=lam, max_iter=20, random_state=0).fit(X)
+    monkeypatch.setattr("neuralclust.classical.nmf._BLOCK", 7 * X.shape[1] + 1)  # 60 rows: the last block has 4
+    model = LocalityPreservingNMF(3, lam=lam, max_iter=20, random_state=0).fit(X)
+    assert model.objective_ == pytest.approx(whole.objective_, rel=1e-9)
+    np.testing.assert_allclose(model.coefficients_, whole.coefficients_, rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(model.predict(X), whole.predict(X))
+
+
 @pytest.mark.parametrize("lam", [1.0, 10.0, 1e3])
 def test_objective_never_increases_on_sparse_rows(lam):
     """Neighbours with coefficients of very different sizes, where full steps would go too far."""

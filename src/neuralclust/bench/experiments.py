@@ -59,10 +59,12 @@ def fit(
 
     A neural method is fitted in two parts, its autoencoder and the rest, so that k-means on the codes of the very same
     autoencoder, and the method's own start, are scored too. ``every``: epochs between two scores on the way.
-    ``codes``: cluster those of an autoencoder in place of the rows: ``"mlp"``, the usual one, or ``"conv"``, NCSC's.
+    ``codes``: cluster those of an autoencoder in place of the rows: ``"mlp"``, the usual one, or ``"conv"`` or
+    ``"residual"``, those of NCSC's paper.
     """
     neural = registry.find(method) in registry.METHODS
     X, y, k = load(data, neural or codes is not None, rows, seed)
+    begin = time.perf_counter()
     if codes is not None:
         X = _codes(X, k, codes, seed)
     params = {name: _value(value) for name, value in params.items()}
@@ -77,7 +79,6 @@ def fit(
     goes_on = False  # after the pretraining of ``first``
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        begin = time.perf_counter()
         if neural and model.get_params().get("variant") == "repaired":
             first, model = _two_parts(method, k, params, seed, X)
             found["pretrain_s"] = round(time.perf_counter() - begin, 3)
@@ -104,10 +105,10 @@ def fit(
 
 def _codes(X: Any, k: int, encoder: str, seed: int) -> np.ndarray:
     """Of an autoencoder that has learned nothing but to reconstruct."""
-    maker = {"mlp": "AEKMeans", "conv": "NCSC"}[encoder]
-    model = registry.make(maker, k, encoder=encoder, random_state=seed)
-    if maker == "NCSC":
-        model.set_params(max_epochs=0)
+    if encoder == "mlp":
+        model = registry.make("AEKMeans", k, random_state=seed)
+    else:
+        model = registry.make("NCSC", k, encoder=encoder, variant="paper", max_epochs=0, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return model.fit(X).transform(X)

@@ -71,7 +71,7 @@ def _not_yet(run: Run) -> str:
 def cell(values: Iterable[float]) -> str:
     """Shares as percent: mean and, of several, standard deviation.
 
-    >>> from neuralclust.bench.table import cell
+    >>> from neuralclust.bench.groups import cell
     >>> cell([0.5, 0.52]), cell([0.5])
     ('51.0 ± 1.4', '50.0')
     """
@@ -90,10 +90,39 @@ def few(g: Group) -> str:
 @cache
 def has_chance(method: str) -> bool:
     """Whether its labels depend on the seed."""
-    return "random_state" in registry.make(method, 2).get_params()
+    return "random_state" in registry.make(method.removeprefix("online "), 2).get_params()
 
 
 def mean_time(g: Group) -> str:
     """Of its fits, in words."""
     seconds = [row["seconds"] for row in g.rows if "seconds" in row]
     return duration(mean(seconds)) if seconds else ""
+
+
+def pairs(ours: Group, other: Group, score: str = "acc") -> list[list[float]]:
+    """A score of both, seed by seed; one without chance is the same for every seed."""
+    a, b = ({row["seed"]: row[score] for row in g.rows} for g in (ours, other))
+    if not has_chance(ours.method):
+        a = dict.fromkeys(b, *a.values())
+    if not has_chance(other.method):
+        b = dict.fromkeys(a, *b.values())
+    return [[a[seed], b[seed]] for seed in sorted(a.keys() & b.keys())]
+
+
+def p_value(pairs: list[list[float]]) -> float | None:
+    """Of a paired t-test, where there are three pairs whose differences differ."""
+    from scipy.stats import ttest_rel
+
+    if len(pairs) < 3 or len({round(x - y, 12) for x, y in pairs}) == 1:
+        return None
+    return float(ttest_rel(*zip(*pairs, strict=True)).pvalue)
+
+
+def shown(p: float | None) -> str:
+    """A p-value as it is printed.
+
+    >>> from neuralclust.bench.groups import shown
+    >>> shown(0.0421), shown(1e-6), shown(None)
+    ('0.042', '< 0.001', '')
+    """
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

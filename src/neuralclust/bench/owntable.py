@@ -9,7 +9,7 @@ from statistics import mean
 from neuralclust.bench.groups import Group, Row, groups
 from neuralclust.bench.pages import Block, Grid, Heading, Picture
 from neuralclust.bench.plan import Run
-from neuralclust.bench.table import by_data, missing
+from neuralclust.bench.table import COLUMNS, by_data, missing
 
 _ABOUT = ("seed", "torch", "python", "machine", "version", "commit", "key")  # of a run, not of its result
 
@@ -35,9 +35,7 @@ def own_document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[P
     blocks: list[Block] = [
         Heading(1, "Results"),
         f"{sum(run.key in rows and 'skipped' not in rows[run.key] for run in runs)} of {len(runs)} runs have a result. "
-        "Percent, mean ± standard deviation over seeds, labels of the last epoch. Best: ACC of the run with the "
-        "smallest loss. Gain: over k-means on the codes of the autoencoder that the method starts from. Better: in how "
-        "many seeds it beats the method of the highest mean. Both with the p-value of a paired t-test.",
+        f"Percent, mean ± standard deviation over seeds, labels of the last epoch. {COLUMNS}",
     ]
     clusterings = [g for g in found if g.run.experiment == "fit" and g.rows]
     for data in dict.fromkeys(g.run.arguments["data"] for g in clusterings):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from neuralclust import registry
 from neuralclust.bench.groups import SCORES, TABLES, Group, Row, cell, mean_time
@@ -25,7 +26,7 @@ ELSEWHERE = {  # what is best told by a picture
     ("kmeansnet", "Figure 3"): "on the digits: Sweeps, alpha", ("dcsai", "Figure 4"): "on the digits: Sweeps, noise",
     ("dcsai", "Figure 1"): "on the digits: the picture of invariance",
 }  # fmt: skip
-_FOLDER = Path(__file__).parent / "published"
+FOLDER = Path(__file__).parent / "published"
 
 
 def published(paper: str) -> list[dict[str, str]]:
@@ -46,41 +47,65 @@ def published(paper: str) -> list[dict[str, str]]:
     >>> published("ncsc")[0]["data"]
     'mnist'
     """
-    with (_FOLDER / f"{paper}.csv").open(newline="") as file:
+    with (FOLDER / f"{paper}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def counterparts(paper: str, table: str) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Of printed lines about one parameter, by method and setting, what ours are: data set, task, method, setting."""
-    with (_FOLDER / "counterparts.csv").open(newline="") as file:
-        return {
-            (line["method"], line["setting"]): tuple(
-                line[f"our_{name}"] for name in ("data", "task", "method", "setting")
-            )
-            for line in csv.DictReader(file)
-            if (line["paper"], line["table"]) == (paper, table)
-        }
+class Counterpart(NamedTuple):
+    """Of a printed line what ours is: data set, name of the task, method, setting; and how it differs."""
+
+    data: str
+    task: str
+    method: str
+    setting: str
+    note: str
 
 
-def by_paper(paper: str, proposed: str, found: list[Group]) -> list[Block]:
+def counterparts(paper: str) -> dict[tuple[str, str, str], Counterpart]:
+    """Of the printed lines about one parameter, by table, method and setting, what ours are.
+
+    Examples
+    --------
+    >>> from neuralclust.bench.papers import counterparts
+    >>> counterparts("tell")["4", "TELL", "FCN, TwoStage"].setting
+    'end_to_end False'
+    """
+    with (FOLDER / "counterparts.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["paper"] == paper]
+    ours = [Counterpart(**{name: line[f"our_{name}"] for name in Counterpart._fields}) for line in lines]
+    return {(line["table"], line["method"], line["setting"]): our for line, our in zip(lines, ours, strict=True)}
+
+
+def main_table(paper: str, data: str) -> str | None:
+    """The first with a paper's own method on a data set: the others are about a part of it."""
+    lines = published(paper)
+    return next((line["table"] for line in lines if (line["data"], line["method"]) == (data, PAPERS[paper][0])), None)
+
+
+def known(found: Iterable[Group]) -> dict[tuple[str, ...], Group]:
+    """Groups by data set, name of the task, method and setting."""
+    return {(g.run.arguments["data"], g.run.name, g.method, g.setting): g for g in found}
+
+
+def by_paper(paper: str, found: list[Group]) -> list[Block]:
     """Each table of a paper; one over many data sets, with ACC alone, as a matrix."""
     tables: dict[str, list[dict[str, str]]] = {}
     for line in published(paper):
         tables.setdefault(line["table"], []).append(line)
     fits = [g for g in found if g.run.experiment == "fit" and g.run.name in TABLES]
-    known = {(g.run.arguments["data"], g.run.name, g.method, g.setting): g for g in found}
+    groups, others = known(found), counterparts(paper)
     blocks: list[Block] = []
     for number, lines in tables.items():
         name = number if number[0].islower() or number.startswith("Figure") else f"Table {number}"
         data = list(dict.fromkeys(line["data"] for line in lines))
         if len(data) > 5:
-            blocks += [Heading(3, f"{name}, ACC"), _matrix(lines, data, fits, proposed)]
+            ours = f", ours: {STAND_INS['cifar100_s1']} (s1) alone"
+            blocks += [Heading(3, f"{name}, superclasses of CIFAR-100, ACC{ours}"), _matrix(lines, data, fits, paper)]
             continue
-        others = {line: known[ours] for line, ours in counterparts(paper, number).items() if ours in known}
+        mine = {(m, s): (groups[o[:4]], o.note) for (t, m, s), o in others.items() if t == number and o[:4] in groups}
         for each in data:
-            mine = [line for line in lines if line["data"] == each]
-            main = number == next(line["table"] for line in published(paper) if line["data"] == each)
-            grid = _beside(mine, each, fits, proposed, main, others, ELSEWHERE.get((paper, number)))
+            here = [line for line in lines if line["data"] == each]
+            grid = _beside(here, each, fits, paper, main_table(paper, each) == number, mine)
             blocks += [Heading(3, f"{name[0].upper()}{name[1:]}, {each}"), grid]
     return blocks
 
@@ -89,33 +114,33 @@ def _beside(
     lines: list[dict[str, str]],
     data: str,
     fits: list[Group],
-    proposed: str,
+    paper: str,
     main: bool,
-    others: dict[tuple[str, str], Group],
-    elsewhere: str | None,
+    others: dict[tuple[str, str], tuple[Group, str]],
 ) -> Grid:
     """The printed lines and ours that belong to them; in a paper's main table also all else of the proposed method."""
+    proposed = PAPERS[paper][0]
     here = [g for g in fits if g.run.arguments["data"] in (data, STAND_INS.get(data))]
     names = [*SCORES, *(s for s in MORE_SCORES if any(line[s] for line in lines))]
     grid: list[list[str]] = []
     used: set[int] = set()
     for line in lines:
         printed = " / ".join(line[s] or "-" for s in names) if any(line[s] for s in names) else ""
+        first = [line["method"], line["setting"], printed]
         ours = [g for g in here if g.method == line["method"] and matches(g, line["setting"], proposed)]
         ours = [g for g in ours if g.rows] or ours[:1]
-        if other := others.get((line["method"], line["setting"])):
-            ours.append(other)
-        if not ours:
-            remark = _no_task(data, line["method"] == proposed, elsewhere)
-            remark = remark if line["method"] in registry.ALL else "not in the library"
-            grid.append([line["method"], line["setting"], printed, "", "", "", remark])
-        for i, g in enumerate(ours):
-            own = "" if g is other else g.setting  # of counterparts the printed setting says it all
-            setting = ", ".join(
-                dict.fromkeys(s for s in (line["setting"] if i == 0 else "", own or g.setting * i) if s)
-            )
-            grid.append([line["method"], setting, "" if i else printed, *_ours(g, data, names)])
         used.update(map(id, ours))
+        other, note = others.get((line["method"], line["setting"]), (None, ""))
+        if other and not any(g.rows for g in ours):
+            waiting = "".join(f"; as printed: {g.reason}" for g in ours)
+            grid.append([*first, *_ours(other, data, names, note + waiting)])
+        elif not ours:
+            grid.append([*first, "", "", "", _why_not(line, proposed, ELSEWHERE.get((paper, line["table"])))])
+        for i, g in enumerate(ours if any(g.rows for g in ours) or not other else ()):
+            setting = line["setting"] if i == 0 or not g.setting else g.setting
+            if i == 0 and g.setting not in line["setting"]:
+                setting = ", ".join(part for part in (line["setting"], g.setting) if part)
+            grid.append([line["method"], setting, "" if i else printed, *_ours(g, data, names)])
     more = [g for g in here if main and g.method == proposed and id(g) not in used and g.rows]
     grid += [[proposed, g.setting, "", *_ours(g, data, names)] for g in more]
     columns = " / ".join(name.upper() if len(name) < 4 else name.replace("_", "-") for name in names)
@@ -136,13 +161,13 @@ def matches(g: Group, setting: str, proposed: str) -> bool:
     return g.setting == setting
 
 
-def _ours(g: Group, data: str, names: Sequence[str]) -> list[str]:
+def _ours(g: Group, data: str, names: Sequence[str], note: str = "") -> list[str]:
     if not g.rows:
         return ["", "", "", g.reason]
     own = g.run.arguments["data"]
-    remark = ", ".join(part for part in (g.run.protocol, f"on {own}" if own != data else "") if part)
     ours = " / ".join(_cell_of(g.rows, s) for s in names)
-    return [ours, g.seeds, mean_time(g), remark]
+    remark = ", ".join(part for part in (g.run.protocol, note) if part)
+    return [f"{own}: {ours}" if own != data else ours, g.seeds, mean_time(g), remark]
 
 
 def _cell_of(rows: list[Row], score: str) -> str:
@@ -151,17 +176,20 @@ def _cell_of(rows: list[Row], score: str) -> str:
     return (cell(values) or "-") + (f" ({len(values)})" if 0 < len(values) < len(rows) else "")
 
 
-def _no_task(data: str, proposed: bool, elsewhere: str | None) -> str:
+def _why_not(line: dict[str, str], proposed: str, elsewhere: str | None) -> str:
+    if line["method"] not in registry.ALL:
+        return "not in the library"
     if elsewhere:
         return elsewhere
-    spec = CATALOG.get(data)
+    spec = CATALOG.get(line["data"])
     if spec and not (spec.files or spec.parent):
         return "the data cannot be downloaded"
-    return "not at the published schedule" if proposed else "no task"
+    return "not planned" + " at the published schedule" * (line["method"] == proposed)
 
 
-def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], proposed: str) -> Grid:
+def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], paper: str) -> Grid:
     """ACC, a column a data set: printed, and below each method ours where there is one."""
+    proposed = PAPERS[paper][0]
     grid: list[list[str]] = []
     for method, setting in dict.fromkeys((line["method"], line["setting"]) for line in lines):
         printed = {
@@ -170,10 +198,10 @@ def _matrix(lines: list[dict[str, str]], data: list[str], fits: list[Group], pro
         grid.append([method, "published", *(printed.get(each, "") for each in data)])
         ours: dict[str, str] = {}
         for g in fits:
-            same = matches(g, setting, proposed) or (g.method == proposed and not g.setting)
+            same = g.setting == "" if method == proposed else matches(g, setting, proposed)
             for each in data:
                 if g.method == method and g.rows and same and g.run.arguments["data"] in (each, STAND_INS.get(each)):
-                    ours[each] = cell(row["acc"] for row in g.rows)
+                    ours.setdefault(each, cell(row["acc"] for row in g.rows))
         if ours:
             grid.append([method, "ours", *(ours.get(each, "") for each in data)])
     return Grid(["method", "", *(each.removeprefix("cifar100_") for each in data)], grid)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from neuralclust import registry
+from neuralclust.bench.claims import claims
 from neuralclust.bench.groups import (
     DEFAULTS,
     SCORES,
@@ -17,12 +18,52 @@ from neuralclust.bench.groups import (
     cell,
     few,
     groups,
-    has_chance,
     mean_time,
+    p_value,
+    pairs,
+    shown,
 )
 from neuralclust.bench.pages import Block, Grid, Heading, Picture
 from neuralclust.bench.papers import PAPERS, by_paper
 from neuralclust.bench.plan import Run
+
+SETTINGS = {
+    "(none)": "the method's own defaults",
+    "augmented": 'augment="digits", or "images" on CIFAR-10',
+    "augmented, 150 passes": "40 epochs of pretraining and 110 of joint training, where there are usually 40 and 20",
+    "spectral start": "the means of spectral clusters of the codes; without augmentation the usual start is the "
+    "clusters themselves, which the encoder learns first",
+    "hard targets": "each code is drawn to its nearest centre, as printed; the default balances the clusters",
+    "40 + 12 epochs; 5 epochs": "of pretraining and of joint training; of joint training",
+    "10,000 rows": "drawn at random",
+    "blocks": "iterations of SSCNet's encoder; usually 1",
+    "without a network; raw": "the features as they are",
+    "convolutional": "a convolutional autoencoder; all else is fully connected",
+    "codes of X": "k-means on the codes of the autoencoder that X starts from",
+    "codes of an autoencoder": "of one of its own, in place of the rows; a convolutional one is NCSC's, of 10,000 rows",
+    "HOMO, HOE, HOT, HIT": "DCSAI with Euclidean distances on one side and on the other Euclidean ones, cosines, "
+    "correlations, city blocks; from P2: by the assignment of the other side",
+    "FCN, CNN, TwoStage": "in printed lines: a fully connected or convolutional network; encoder and centres trained "
+    "one after the other (`end_to_end=False`)",
+}
+
+
+SWEEPS = (
+    "One parameter at a time, mostly on the digits. All but blocks, curve, start, online and progress begin from the "
+    'means of spectral clusters of the codes (`init="spectral"`), as the papers begin from centres on codes: from the '
+    "usual start there is little left to change. So their levels are below those of the tables above; compare within "
+    "a sweep. In progress TELL is augmented, and NCSC has 40 + 12 epochs. Online: KMeans and TELL are fitted on the "
+    "whole stream (59,000 to 60,000 rows), online KMeans keeps the centres of the first 1,000 rows, online TELL learns "
+    "on."
+)
+COLUMNS = (
+    "By loss: ACC of the run with the smallest loss, which `n_init` would keep. Over k-means: points that the whole "
+    "has over k-means on the codes of the very autoencoder that it starts from. Over start: points that joint training "
+    "adds to what it starts from. Wins: in how many seeds it beats the method of the highest mean (of those with three "
+    "seeds or more, or without chance). All with the p-value of a paired t-test, not corrected for the number of tests "
+    "or for the choice of the best. A cell is empty where there is nothing to compare: no such start, no spread, or "
+    "fewer than three seeds."
+)
 
 
 def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Picture] = ()) -> list[Block]:
@@ -66,25 +107,22 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         "named augmented do. SSCNet prints a geometric NMI, all of ours are arithmetic; NCSC's baselines that need an "
         "n x n matrix saw 10,000 rows. CIFAR-10 is its 10,000 test images here, and CIFAR-100's first superclass the "
         "aquatic mammals.",
-        "**Settings**: hard targets, each code drawn to its nearest centre as printed, where the default balances the "
-        "clusters; blocks, the iterations of SSCNet's encoder; 40 + 12 epochs, of pretraining and of joint training; "
-        "10,000 rows, drawn at random; without a network, the features as they are; codes of X, k-means on the codes "
-        "of the autoencoder that X starts from; codes of a convolutional autoencoder, NCSC's, of 10,000 rows; IIC "
-        "codes, in ours those of TELL with augmentation; HOMO, HOE, HOT, HIT, DCSAI with Euclidean distances on one "
-        "side and on the other Euclidean ones, cosines, correlations, city blocks; from P2, by the assignment of the "
-        "other side. GaussianMixture sees float64: in float32 its covariances are often not positive definite.",
+        Grid(["setting", "what it is"], [[name, text] for name, text in SETTINGS.items()]),
+        "GaussianMixture sees float64: in float32 its covariances are often not positive definite. Remarks: **not "
+        "planned**, no task of this benchmark makes it; **not in the library**, another system of the paper's table.",
         f"Machines: {', '.join(machines) or 'none yet'}. Times were often taken beside other work."
-        + (f" † marks rows of earlier states of the code ({early} in all)." if early else ""),
+        + " A row names its commit, and is void once the `revision` of its task is raised."
+        + (f" † marks rows from before commits were noted ({early} in all)." if early else ""),
+        *claims(scored),
         Heading(2, "Overview"),
-        "ACC at default settings, raw rows, no augmentation; KMeans with 10 restarts. AEKMeans: k-means on the codes "
-        "of an autoencoder, its own or, in brackets, TELL's. In brackets also the number of seeds, where it is 1 or 2 "
-        "and chance plays a part. An asterisk: with fewer epochs or rows, which the data set's own table names.",
+        "ACC at default settings, raw rows, no augmentation; KMeans with 10 restarts, DCSAI with Euclidean distances. "
+        "AEKMeans: k-means on the codes of an autoencoder of its own. In brackets the number of seeds, where it is 1 "
+        "or 2 and chance plays a part. An asterisk: with fewer epochs or rows, which the data set's own table names. A "
+        "dash: needs an n x n matrix that is too large; empty: not run, or not planned.",
         overview(fits),
         Heading(2, "Data set by data set"),
-        "Best: ACC of the run with the smallest loss, which `n_init` would keep. Gain: over k-means on the codes of "
-        "the very autoencoder that the method starts from. Better: in how many seeds it beats the method of the "
-        "highest mean (of those with three seeds or more, or without chance). Both with the p-value of a paired "
-        "t-test, not corrected for the number of tests or for the choice of the best.",
+        f"{COLUMNS} Without augmentation, TELL, KMeansNet, DCSAI and NCSC start from clusters of a graph of the codes, "
+        "which the encoder of the first three has learned: most of what the whole gains is there.",
     ]
     for data in dict.fromkeys(g.run.arguments["data"] for g in fits if g.rows):
         here = [g for g in fits if g.run.arguments["data"] == data and g.run.name in TABLES]
@@ -95,10 +133,10 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         "which nobody knows; where three runs or more have all of these.",
         choices([g for g in fits if g.run.name in TABLES]),
     ]
-    for paper, (method, title) in PAPERS.items():
-        blocks += [Heading(2, title), *by_paper(paper, method, scored)]
+    for paper, (_, title) in PAPERS.items():
+        blocks += [Heading(2, title), *by_paper(paper, scored)]
     blocks += [Heading(2, "Figures"), *pictures] if pictures else []
-    blocks += [Heading(2, "Sweeps"), *sweeps(scored)]
+    blocks += [Heading(2, "Sweeps"), SWEEPS, *sweeps(scored)]
     return blocks + missing(found)
 
 
@@ -110,9 +148,14 @@ def missing(found: Sequence[Group]) -> list[Block]:
         of = " / ".join(part for part in (g.run.name, g.run.arguments.get("data")) if part)
         what = ", ".join(part for part in (g.method, g.setting) if part)
         lines.setdefault((of, g.seeds.removesuffix("†"), g.reason), []).append(what)
+
+    def count(impossible: bool) -> int:
+        return sum(g.planned - len(g.rows) for g in wanting if bool(g.run.impossible) == impossible)
+
     return [
         Heading(2, "What is missing"),
-        f"{sum(g.planned - len(g.rows) for g in wanting)} runs of {len(wanting)} tasks.",
+        f"{count(False)} runs are still to be made, and {count(True)} cannot be. What a paper prints and no task here "
+        "makes is in its tables: not planned.",
         Grid(["tasks", "seeds", "why", "what"], [[*key, "; ".join(whats)] for key, whats in lines.items()]),
     ]
 
@@ -122,10 +165,13 @@ def overview(fits: list[Group]) -> Grid:
     plain = [g for g in fits if g.rows and g.run.protocol == "quick" and g.run.name in TABLES]
     data = list(dict.fromkeys(g.run.arguments["data"] for g in plain))
     best: dict[tuple[str, str], str] = {}
-    for setting in (*DEFAULTS, "codes of TELL", *SHORTER):
+    for setting in (*DEFAULTS, *SHORTER):
         for g in (g for g in plain if g.setting == setting):
             text = cell(row["acc"] for row in g.rows) + "*" * (setting in SHORTER) + few(g)
-            best.setdefault((g.method, g.run.arguments["data"]), f"({text})" if g.derived else text)
+            best.setdefault((g.method, g.run.arguments["data"]), text)
+    for g in fits:
+        if g.run.impossible:
+            best.setdefault((g.method, g.run.arguments["data"]), "-")
     methods = [name for name in registry.ALL if any((name, d) in best for d in data)]
     return Grid(["method", *data], [[name, *(best.get((name, d), "") for d in data)] for name in methods])
 
@@ -143,7 +189,6 @@ def by_data(members: list[Group]) -> Grid:
                 continue
             seen.append(scored)
         wins, p = compare(g, first) if first and g is not first else ("", "")
-        gain, gain_p = _gain(g)
         finite = [row for row in g.rows if math.isfinite(row.get("loss") or math.nan)]
         smallest = min(finite, key=lambda row: row["loss"], default=None)
         machines = {row["machine"] for row in g.rows if "machine" in row}
@@ -151,12 +196,12 @@ def by_data(members: list[Group]) -> Grid:
             [
                 g.method, g.setting, g.run.protocol, g.seeds, *(cell(row[s] for row in g.rows) for s in SCORES),
                 f"{100 * smallest['acc']:.1f}" if smallest and len(g.rows) > 1 else "",
-                mean_time(g), ", ".join(sorted(machines)), gain, gain_p, wins, p,
+                mean_time(g), ", ".join(sorted(machines)), *_over(g, "kmeans"), *_over(g, "start"), wins, p,
             ]
         )  # fmt: skip
     names = [
-        "method", "setting", "protocol", "seeds", "ACC", "NMI", "ARI", "best", "time", "machine",
-        "gain", "p", "better", "p",
+        "method", "setting", "protocol", "seeds", "ACC", "NMI", "ARI", "by loss", "time", "machine",
+        "over k-means", "p", "over start", "p", "wins", "p",
     ]  # fmt: skip
     return Grid(names, lines)
 
@@ -182,34 +227,16 @@ def choices(fits: list[Group]) -> Grid:
 
 def compare(ours: Group, best: Group) -> tuple[str, str]:
     """Seeds in which `ours` is better, and the p-value of a paired t-test; empty with fewer than three pairs."""
-    a, b = ({row["seed"]: row["acc"] for row in g.rows} for g in (ours, best))
-    if not has_chance(ours.method):
-        a = dict.fromkeys(b, *a.values())
-    if not has_chance(best.method):
-        b = dict.fromkeys(a, *b.values())
-    seeds = sorted(a.keys() & b.keys())
-    if len(seeds) < 3:
+    both = pairs(ours, best)
+    if len(both) < 3:
         return "", ""
-    pairs = [[a[s], b[s]] for s in seeds]
-    wins = sum(x > y for x, y in pairs)
-    return f"{wins} of {len(seeds)}", _paired(pairs)
+    return f"{sum(x > y for x, y in both)} of {len(both)}", shown(p_value(both))
 
 
-def _gain(g: Group) -> tuple[str, str]:
-    """Over k-means on the codes of the same autoencoders, in points, and the p-value of a paired t-test."""
-    pairs = [[row["acc"], row["kmeans"]["acc"]] for row in g.rows if "kmeans" in row]
-    if not pairs:
-        return "", ""
-    return f"{100 * mean(x - y for x, y in pairs):+.1f}", _paired(pairs) if len(pairs) > 2 else ""
-
-
-def _paired(pairs: list[list[float]]) -> str:
-    from scipy.stats import ttest_rel
-
-    if len({round(x - y, 12) for x, y in pairs}) == 1:  # no spread, no test
-        return ""
-    p = ttest_rel(*zip(*pairs, strict=True)).pvalue
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _over(g: Group, name: str) -> tuple[str, str]:
+    """Points over other scores that came with the rows, and the p-value of a paired t-test."""
+    both = [[row["acc"], row[name]["acc"]] for row in g.rows if name in row]
+    return (f"{100 * mean(x - y for x, y in both):+.1f}", shown(p_value(both))) if both else ("", "")
 
 
 def sweeps(scored: list[Group]) -> list[Block]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -91,8 +92,8 @@ class _Parts:
 
     def __init__(self, X: np.ndarray) -> None:
         size = max(1, _BLOCK // X.shape[1])
+        self.X = X
         self.blocks = [(slice(i, i + size), X[i : i + size]) for i in range(0, len(X), size)]
-        self.constant = float(rel_entr(X, 1).sum() - X.sum())
 
     def rows(self, V: np.ndarray, U: np.ndarray) -> np.ndarray:
         """``(X / V U) U^T``: by what plain NMF multiplies ``V`` where rows of ``U`` sum to 1."""
@@ -101,6 +102,10 @@ class _Parts:
     def columns(self, V: np.ndarray, U: np.ndarray) -> np.ndarray:
         """``V^T (X / V U)``."""
         return sum(V[b].T @ (x / np.maximum(V[b] @ U, _TINY)) for b, x in self.blocks)
+
+    @cached_property
+    def constant(self) -> float:
+        return float(rel_entr(self.X, 1).sum() - self.X.sum())
 
     def divergence(self, V: np.ndarray, U: np.ndarray) -> float:
         """``KL(X || V U)``, of numbers that need not sum to 1."""
@@ -160,7 +165,7 @@ class LocalityPreservingNMF(RowClusterer):
     ``exp(-d^2 / s)``, with the median of the neighbours' squared distances as ``s``.
 
     With ``lam=0`` the iterations are the multiplicative updates of NMF, but that coefficients fall tenfold at most.
-    Memory is two arrays of the size of ``X``.
+    Memory is two arrays of the size of ``X`` then; making the graph takes some ``3 n_neighbors`` more.
 
     References
     ----------
