@@ -101,21 +101,22 @@ def beside_published(found: list[Group]) -> Figure | None:
     """For each data set the ACC that a paper prints for its own method, and ours, plain and augmented."""
     pairs = []
     for paper, (method, _) in PAPERS.items():
-        lines = [line for line in published(paper) if line["method"] == method and line["acc"]]
+        own = [line for line in published(paper) if line["method"] == method and line["acc"]]
+        lines = [line for line in own if not line["setting"].startswith("IIC")]  # codes of another system
         for data in dict.fromkeys(line["data"] for line in lines):
             printed = max(float(line["acc"]) for line in lines if line["data"] == data)
-            own = STAND_INS.get(data, data)
+            here = STAND_INS.get(data, data)
             mine = {
                 g.setting: [100 * row["acc"] for row in g.rows]
                 for g in found
-                if (g.method, g.run.arguments["data"]) == (method, own)
+                if (g.method, g.run.arguments["data"]) == (method, here)
                 and g.run.name in TABLES
                 and g.run.protocol == "quick"
             }
             plain = next((name for name in (*DEFAULTS, *SHORTER) if name in mine), None)
             views = next((name for name in mine if name.endswith("augmented")), None)
             if plain is not None or views:
-                label = f"{method}, {own}" + (f"\n({plain})" if plain and plain not in DEFAULTS else "")
+                label = f"{method}, {here}" + (f"\n({plain})" if plain and plain not in DEFAULTS else "")
                 pairs.append((label, printed, mine.get(plain or "", []), mine.get(views or "augmented", [])))
     if not pairs:
         return None
@@ -281,6 +282,7 @@ def invariance(row: dict[str, Any]) -> Figure:
         points = row[part]
         epochs = [p["epoch"] for p in points]
         left.plot(epochs, [p["kl"] for p in points], color=COLORS[0], marker="o", markersize=3)
+        left.xaxis.get_major_locator().set_params(integer=True)
         left.set_xlabel("epoch")
         left.set_ylabel("divergence of P1 and P2", color=COLORS[0])
         left.set_title(title)
