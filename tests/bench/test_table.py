@@ -225,8 +225,8 @@ def test_a_sweep_is_beside_the_table_about_its_parameter():
     assert scores["FCN"].startswith("digits: 90.0 ± 0.0")
     assert scores["CNN"] == ""
     remarks = {line[1]: line[-1] for line in lines if line[0] == "TELL"}
-    assert remarks["FCN, TwoStage"] == "quick, spectral start"
-    assert remarks["FCN"] == "quick, spectral start"
+    assert remarks["FCN, TwoStage"] == "quick; spectral start"
+    assert remarks["FCN"] == "quick; spectral start"
 
 
 def test_the_main_table_has_all_of_the_proposed_method():

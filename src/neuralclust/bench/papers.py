@@ -132,8 +132,7 @@ def _beside(
         used.update(map(id, ours))
         other, note = others.get((line["method"], line["setting"]), (None, ""))
         if other and not any(g.rows for g in ours):
-            waiting = "".join(f"; as printed: {g.reason}" for g in ours)
-            grid.append([*first, *_ours(other, data, names, note + waiting)])
+            grid.append([*first, *_ours(other, data, names, note, *(f"as printed: {g.reason}" for g in ours))])
         elif not ours:
             grid.append([*first, "", "", "", _why_not(line, proposed, ELSEWHERE.get((paper, line["table"])))])
         for i, g in enumerate(ours if any(g.rows for g in ours) or not other else ()):
@@ -161,12 +160,12 @@ def matches(g: Group, setting: str, proposed: str) -> bool:
     return g.setting == setting
 
 
-def _ours(g: Group, data: str, names: Sequence[str], note: str = "") -> list[str]:
+def _ours(g: Group, data: str, names: Sequence[str], *notes: str) -> list[str]:
     if not g.rows:
         return ["", "", "", g.reason]
     own = g.run.arguments["data"]
     ours = " / ".join(_cell_of(g.rows, s) for s in names)
-    remark = ", ".join(part for part in (g.run.protocol, note) if part)
+    remark = "; ".join(part for part in (g.run.protocol, *notes) if part)
     return [f"{own}: {ours}" if own != data else ours, g.seeds, mean_time(g), remark]
 
 
