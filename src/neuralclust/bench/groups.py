@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from statistics import mean, stdev
@@ -97,6 +98,17 @@ def mean_time(g: Group) -> str:
     """Of its fits, in words."""
     seconds = [row["seconds"] for row in g.rows if "seconds" in row]
     return duration(mean(seconds)) if seconds else ""
+
+
+def by_loss(g: Group) -> str:
+    """ACC of the run of the smallest loss, where there are several."""
+    finite = [row for row in g.rows if math.isfinite(row.get("loss") or math.nan)]
+    return cell([min(finite, key=lambda row: row["loss"])["acc"]]) if finite and len(g.rows) > 1 else ""
+
+
+def machines(g: Group) -> str:
+    """Where its runs were made."""
+    return ", ".join(sorted({row["machine"] for row in g.rows if "machine" in row}))
 
 
 def pairs(ours: Group, other: Group, score: str = "acc") -> list[list[float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from neuralclust import registry
-from neuralclust.bench.groups import SCORES, TABLES, Group, Row, cell, mean_time
+from neuralclust.bench.groups import SCORES, TABLES, Group, Row, by_loss, cell, machines, mean_time
 from neuralclust.bench.pages import Block, Grid, Heading
 from neuralclust.datasets._catalog import CATALOG
 
@@ -134,7 +134,7 @@ def _beside(
         if other and not any(g.rows for g in ours):
             grid.append([*first, *_ours(other, data, names, note, *(f"as printed: {g.reason}" for g in ours))])
         elif not ours:
-            grid.append([*first, "", "", "", _why_not(line, proposed, ELSEWHERE.get((paper, line["table"])))])
+            grid.append([*first, "", "", "", "", "", _why_not(line, proposed, ELSEWHERE.get((paper, line["table"])))])
         for i, g in enumerate(ours if any(g.rows for g in ours) or not other else ()):
             setting = line["setting"] if i == 0 or not g.setting else g.setting
             if i == 0 and g.setting not in line["setting"]:
@@ -143,7 +143,9 @@ def _beside(
     more = [g for g in here if main and g.method == proposed and id(g) not in used and g.rows]
     grid += [[proposed, g.setting, "", *_ours(g, data, names)] for g in more]
     columns = " / ".join(name.upper() if len(name) < 4 else name.replace("_", "-") for name in names)
-    return Grid(["method", "setting", f"published {columns}", "ours", "seeds", "time", "remark"], grid)
+    return Grid(
+        ["method", "setting", f"published {columns}", "ours", "by loss", "seeds", "time", "machine", "remark"], grid
+    )
 
 
 def matches(g: Group, setting: str, proposed: str) -> bool:
@@ -162,11 +164,11 @@ def matches(g: Group, setting: str, proposed: str) -> bool:
 
 def _ours(g: Group, data: str, names: Sequence[str], *notes: str) -> list[str]:
     if not g.rows:
-        return ["", "", "", g.reason]
+        return ["", "", "", "", "", g.reason]
     own = g.run.arguments["data"]
     ours = " / ".join(_cell_of(g.rows, s) for s in names)
     remark = "; ".join(part for part in (g.run.protocol, *notes) if part)
-    return [f"{own}: {ours}" if own != data else ours, g.seeds, mean_time(g), remark]
+    return [f"{own}: {ours}" if own != data else ours, by_loss(g), g.seeds, mean_time(g), machines(g), remark]
 
 
 def _cell_of(rows: list[Row], score: str) -> str:

@@ -15,9 +15,11 @@ from neuralclust.bench.groups import (
     TABLES,
     Group,
     Row,
+    by_loss,
     cell,
     few,
     groups,
+    machines,
     mean_time,
     p_value,
     pairs,
@@ -189,14 +191,10 @@ def by_data(members: list[Group]) -> Grid:
                 continue
             seen.append(scored)
         wins, p = compare(g, first) if first and g is not first else ("", "")
-        finite = [row for row in g.rows if math.isfinite(row.get("loss") or math.nan)]
-        smallest = min(finite, key=lambda row: row["loss"], default=None)
-        machines = {row["machine"] for row in g.rows if "machine" in row}
         lines.append(
             [
                 g.method, g.setting, g.run.protocol, g.seeds, *(cell(row[s] for row in g.rows) for s in SCORES),
-                f"{100 * smallest['acc']:.1f}" if smallest and len(g.rows) > 1 else "",
-                mean_time(g), ", ".join(sorted(machines)), *_over(g, "kmeans"), *_over(g, "start"), wins, p,
+                by_loss(g), mean_time(g), machines(g), *_over(g, "kmeans"), *_over(g, "start"), wins, p,
             ]
         )  # fmt: skip
     names = [
