@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -93,16 +94,32 @@ def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:
     >>> round(normalized_cut(graph, np.array([0, 0, 1]), 2), 3)
     1.143
     """
+    return _normalized_cuts(graph, [labels], n_clusters)[0]
+
+
+def _normalized_cuts(graph: Any, partitions: Sequence[np.ndarray], n_clusters: int) -> list[float]:
+    """:func:`normalized_cut` of several partitions of one graph; a dense one is read once for all of them."""
     if sp.issparse(graph):
         edges = sp.coo_array(graph)
-        i, j = labels[edges.coords[0]], labels[edges.coords[1]]  # clusters of the two ends
-        within = np.bincount(i[i == j], edges.data[i == j], n_clusters)
-        volume = np.bincount(i, edges.data, n_clusters)
-    else:
-        weight = graph @ np.eye(n_clusters, dtype=graph.dtype)[labels]  # of each row to each cluster
+        return [_sparse_cut(edges, labels, n_clusters) for labels in partitions]
+    members = np.concatenate([np.eye(n_clusters, dtype=graph.dtype)[labels] for labels in partitions], axis=1)
+    weights = (graph @ members).reshape(len(graph), len(partitions), n_clusters)  # of each row to each cluster
+    cuts = []
+    for weight, labels in zip(weights.swapaxes(0, 1), partitions, strict=True):
         within = np.bincount(labels, weight[np.arange(len(labels)), labels], n_clusters)
         volume = np.bincount(labels, weight.sum(axis=1), n_clusters)
-    return float(n_clusters - (within / np.maximum(volume, 1e-300)).sum())
+        cuts.append(_cut(within, volume))
+    return cuts
+
+
+def _sparse_cut(edges: sp.coo_array, labels: np.ndarray, n_clusters: int) -> float:
+    i, j = labels[edges.coords[0]], labels[edges.coords[1]]  # clusters of the two ends
+    within = np.bincount(i[i == j], edges.data[i == j], n_clusters)
+    return _cut(within, np.bincount(i, edges.data, n_clusters))
+
+
+def _cut(within: np.ndarray, volume: np.ndarray) -> float:
+    return float(len(volume) - (within / np.maximum(volume, 1e-300)).sum())
 
 
 def balanced_cut(graph: Any, labels: np.ndarray, n_clusters: int, balance: float = 0.05) -> float:
@@ -118,8 +135,14 @@ def balanced_cut(graph: Any, labels: np.ndarray, n_clusters: int, balance: float
     >>> round(balanced_cut(np.eye(4), np.array([0, 0, 0, 1]), 2), 3)  # half of the mean
     0.035
     """
-    smallest = max(np.bincount(labels, minlength=n_clusters).min(), 0.5)
-    return normalized_cut(graph, labels, n_clusters) + balance * float(np.log(len(labels) / (n_clusters * smallest)))
+    return _balanced_cuts(graph, [labels], n_clusters, balance)[0]
+
+
+def _balanced_cuts(graph: Any, partitions: Sequence[np.ndarray], n_clusters: int, balance: float) -> list[float]:
+    smallest = [max(np.bincount(labels, minlength=n_clusters).min(), 0.5) for labels in partitions]
+    cuts = _normalized_cuts(graph, partitions, n_clusters)
+    mean = graph.shape[0] / n_clusters
+    return [cut + balance * float(np.log(mean / size)) for cut, size in zip(cuts, smallest, strict=True)]
 
 
 def spectral_partition(
@@ -168,9 +191,9 @@ def spectral_partition(
     best: tuple[float, np.ndarray, int] = np.inf, np.zeros(n, dtype=np.int64), counts[0]
     found = 0
     for start in range(n_init):
-        for q in counts:
-            labels = fit_kmeans(rows[q], n_clusters, n_init=1, seed=seed + start).labels_
-            cut = balanced_cut(graph, labels, n_clusters, balance)
+        partitions = [fit_kmeans(rows[q], n_clusters, n_init=1, seed=seed + start).labels_ for q in counts]
+        cuts = _balanced_cuts(graph, partitions, n_clusters, balance)
+        for q, labels, cut in zip(counts, partitions, cuts, strict=True):
             if cut < best[0] - 1e-9:
                 best, found = (cut, labels, q), start
         if start - found >= _PATIENCE:

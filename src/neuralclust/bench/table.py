@@ -88,7 +88,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
     found = groups(runs, rows)
     scored = [g for g in found if "data" in g.run.arguments]
     fits = [g for g in scored if g.run.experiment == "fit"]
-    machines = sorted({row["machine"] for g in scored for row in g.rows if "machine" in row})
+    where = sorted({machine for g in scored if (machine := machines(g))})
     early = sum("commit" not in rows[key] for key in {r.key for r in runs} & rows.keys() if "skipped" not in rows[key])
     quick = [run for run in runs if run.protocol == "quick" and not run.impossible]
     done = sum("skipped" not in rows.get(run.key, {"skipped": ""}) for run in quick)
@@ -112,7 +112,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         Grid(["setting", "what it is"], [[name, text] for name, text in SETTINGS.items()]),
         "GaussianMixture sees float64: in float32 its covariances are often not positive definite. Remarks: **not "
         "planned**, no task of this benchmark makes it; **not in the library**, another system of the paper's table.",
-        f"Machines: {', '.join(machines) or 'none yet'}. Times were often taken beside other work."
+        f"Machines: {', '.join(where) or 'none yet'}. Times were often taken beside other work."
         + " A row names its commit, and is void once the `revision` of its task is raised."
         + (f" † marks rows from before commits were noted ({early} in all)." if early else ""),
         *claims(scored),
