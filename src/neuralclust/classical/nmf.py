@@ -165,7 +165,7 @@ class LocalityPreservingNMF(RowClusterer):
     ``exp(-d^2 / s)``, with the median of the neighbours' squared distances as ``s``.
 
     With ``lam=0`` the iterations are the multiplicative updates of NMF, but that coefficients fall tenfold at most.
-    Memory is two arrays of the size of ``X`` then; making the graph takes some ``3 n_neighbors`` more.
+    Memory is two arrays of the size of ``X``, and with a graph three or four.
 
     References
     ----------

@@ -90,8 +90,9 @@ def neighbor_edges(z: Tensor, n_neighbors: int) -> tuple[Tensor, Tensor, Tensor]
     """Rows, their nearest neighbours, and the squared distances between them, each ``(n * n_neighbors,)``."""
     neighbors = nearest_neighbors(z.detach(), n_neighbors)
     i = torch.arange(len(z), device=z.device).repeat_interleave(neighbors.shape[1])
-    j = neighbors.ravel()
-    return i, j, (z[i] - z[j]).square().sum(dim=1)
+    # One neighbour of all rows after the other: the differences need n_neighbors times less memory.
+    squared = [(z - z[near]).square().sum(dim=1) for near in neighbors.T]
+    return i, neighbors.ravel(), torch.stack(squared, dim=1).ravel() if squared else z.new_empty(0)
 
 
 def edge_weights(squared: Tensor, scale: Tensor) -> Tensor:
