@@ -337,11 +337,31 @@ def test_how_well_loss_and_silhouette_choose(runs):
     for row in rows.values():
         row["silhouette"] = -row["acc"]  # a criterion that is always wrong
     fits = [g for g in groups(runs, rows) if g.method == "TELL"]
-    first, last = table.choices(fits).lines[0], table.choices(fits).lines[-1]
-    assert first == ["mnist", "TELL", "", "3", "70.0 ± 20.0", "90.0", "50.0", "90.0"]
-    assert last[-3:] == ["+20.0", "-20.0", "+20.0"]
+    by_method, tasks = table.choices(fits)
+    assert tasks.lines[0] == ["mnist", "TELL", "", "3", "70.0 ± 20.0", "90.0", "50.0", "90.0"]
+    gains = [str(len(tasks.lines)), "+20.0", "-20.0", "+20.0"]
+    assert by_method.lines == [["TELL", *gains], ["all", *gains]]
     del rows[runs[0].key]["silhouette"]
-    assert not table.choices([g for g in groups(runs, rows) if g.method == "TELL"]).lines
+    assert not any(grid.lines for grid in table.choices([g for g in groups(runs, rows) if g.method == "TELL"]))
+
+
+def test_choices_are_in_the_order_of_data_and_methods():
+    runs = plan()
+    rows = rows_of(runs, lambda run: 0.5)
+    for row in rows.values():
+        row["silhouette"] = 0.5
+    _, tasks = table.choices([g for g in groups(runs, rows) if g.run.name == "quick"])
+    pairs = [tuple(line[:2]) for line in tasks.lines]
+    assert len({data for data, _ in pairs}) > 5
+    data = list(dict.fromkeys(data for data, _ in pairs))
+    assert pairs == sorted(pairs, key=lambda pair: (data.index(pair[0]), list(registry.ALL).index(pair[1])))
+
+
+def test_every_number_of_blocks_is_in_one_table():
+    runs = plan(only="usps / SSCNet")
+    rows = rows_of(runs, lambda run: 0.9)
+    lines = grid_after(document(runs, rows), "blocks").lines
+    assert [line[2] for line in lines] == ["0 blocks", "", *(f"n_blocks {n}" for n in range(2, 7))]
 
 
 def test_tasks_of_ones_own_have_their_experiments_and_failures(squares):

@@ -121,6 +121,18 @@ def pairs(ours: Group, other: Group, score: str = "acc") -> list[list[float]]:
     return [[a[seed], b[seed]] for seed in sorted(a.keys() & b.keys())]
 
 
+def by_blocks(found: Sequence[Group]) -> dict[int, Group]:
+    """SSCNet on USPS by the number of its blocks, whatever task it is of (Figure 3 of its paper, there on MNIST)."""
+    default = registry.make("SSCNet", 1)._value("n_blocks")
+    mine = {
+        g.run.arguments.get("n_blocks", default): g
+        for g in found
+        if g.method == "SSCNet" and g.rows and not g.derived and g.run.arguments["data"] == "usps"
+        and set(g.run.arguments) <= {"data", "method", "n_blocks"}
+    }  # fmt: skip
+    return dict(sorted(mine.items()))
+
+
 def p_value(pairs: list[list[float]]) -> float | None:
     """Of a paired t-test, where there are three pairs whose differences differ."""
     from scipy.stats import ttest_rel

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuralclust import registry
-from neuralclust.bench.groups import DEFAULTS, SHORTER, TABLES, Group, groups
+from neuralclust.bench.groups import DEFAULTS, SHORTER, TABLES, Group, by_blocks, groups
 from neuralclust.bench.pages import Picture
 from neuralclust.bench.papers import PAPERS, STAND_INS, published
 from neuralclust.bench.plan import Run
@@ -185,7 +184,8 @@ def sweep(name: str, members: list[Group]) -> Figure:
     """ACC for each value, mean and spread, a panel a method."""
     methods = list(dict.fromkeys(g.method.removeprefix("online ") for g in members))
     figure = _figure(3.6 * len(methods) + 1.4, 0.3 * max(len(members) / len(methods), 3) + 1.2)
-    for panel, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
+    panels = figure.subplots(1, len(methods), squeeze=False, sharex=True)[0]
+    for panel, method in zip(panels, methods, strict=True):
         mine = [g for g in members if g.method.removeprefix("online ") == method]
         labels = [(f"{g.method}, " if g.method != method else "") + g.setting for g in mine]
         for i, g in enumerate(reversed(mine)):
@@ -196,9 +196,9 @@ def sweep(name: str, members: list[Group]) -> Figure:
         panel.set_yticks(range(len(mine)), labels[::-1])
         panel.set_ylim(-0.6, len(mine) - 0.4)
         panel.set_xlabel("ACC, %")
-        panel.set_xlim(_wide(*panel.get_xlim()))
         panel.set_title(method, fontsize=10)
         _open_frame(panel)
+    panel.set_xlim(_wide(*panel.get_xlim()))
     seeds = "-".join(map(str, sorted({len(g.rows) for g in members})))
     figure.suptitle(f"{name}, {members[0].run.arguments['data']}, seeds: {seeds}", fontsize=11)
     return figure
@@ -206,18 +206,12 @@ def sweep(name: str, members: list[Group]) -> Figure:
 
 def blocks(found: list[Group]) -> Figure | None:
     """SSCNet by the number of blocks (its Figure 3, there on MNIST): each seed a point."""
-    default = registry.make("SSCNet", 1)._value("n_blocks")
-    mine = {
-        g.run.arguments.get("n_blocks", default): g.rows
-        for g in found
-        if g.method == "SSCNet" and set(g.run.arguments) <= {"data", "method", "n_blocks"}
-        and g.run.arguments["data"] == "usps"
-    }  # fmt: skip
+    mine = {n: g.rows for n, g in by_blocks(found).items()}
     if len(mine) < 3:
         return None
     figure = _figure(6, 3.6)
     panel = figure.subplots()
-    order = sorted(mine)
+    order = list(mine)
     for (score, label), color in zip((("acc", "ACC"), ("nmi", "NMI")), COLORS, strict=False):
         panel.plot(order, [100 * mean(r[score] for r in mine[b]) for b in order], color=color, label=label)
         panel.plot(
