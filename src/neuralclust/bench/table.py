@@ -123,7 +123,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         "ACC at default settings, raw rows, no augmentation; KMeans with 10 restarts, DCSAI with Euclidean distances. "
         "AEKMeans: k-means on the codes of an autoencoder of its own. In brackets the number of seeds, where it is 1 "
         "or 2 and chance plays a part. An asterisk: with fewer epochs or rows, which the data set's own table names. A "
-        "dash: needs an n x n matrix that is too large; empty: not run, or not planned.",
+        "dash: cannot be made here, and the end of this page says why; empty: not run, or not planned.",
         overview(fits),
         Heading(2, "Data set by data set"),
         f"{COLUMNS} Without augmentation, TELL, KMeansNet, DCSAI and NCSC start from clusters of a graph of the codes, "
