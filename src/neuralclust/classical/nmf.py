@@ -107,10 +107,14 @@ class _Parts:
     def constant(self) -> float:
         return float(rel_entr(self.X, 1).sum() - self.X.sum())
 
-    def divergence(self, V: np.ndarray, U: np.ndarray) -> float:
-        """``KL(X || V U)``, of numbers that need not sum to 1."""
-        fit = sum(np.vdot(x, np.log(np.maximum(V[b] @ U, _TINY))) for b, x in self.blocks)
-        return float(self.constant - fit + V.sum(axis=0) @ U.sum(axis=1))
+    def rows_and_divergence(self, V: np.ndarray, U: np.ndarray) -> tuple[np.ndarray, float]:
+        """The rows, and ``KL(X || V U)``, of numbers that need not sum to 1."""
+        found, fit = [], 0.0
+        for b, x in self.blocks:
+            product = np.maximum(V[b] @ U, _TINY)
+            found.append((x / product) @ U.T)
+            fit += np.vdot(x, torch.from_numpy(product).log_().numpy())  # several times as fast as NumPy's
+        return np.concatenate(found), float(self.constant - fit + V.sum(axis=0) @ U.sum(axis=1))
 
 
 class LocalityPreservingNMF(RowClusterer):
@@ -236,13 +240,15 @@ class LocalityPreservingNMF(RowClusterer):
         U /= U.sum(axis=1, keepdims=True)
         V = np.tile(np.maximum(X.sum(axis=1, keepdims=True), 1.0) / k, k)  # large: coefficients fall faster than rise
         parts, last = _Parts(X), np.inf
+        pull = parts.rows(V, U)
         for n_iter in range(1, self.max_iter + 1):
             self.n_iter_ = n_iter
-            V = smoother.step(V, V * parts.rows(V, U))
+            V = smoother.step(V, V * pull)
             new = U * parts.columns(V, U)
             total = new.sum(axis=1, keepdims=True)
             U = np.where(total > 0, new / np.maximum(total, _TINY), U)  # a part of nothing but zero rows stays
-            objective = parts.divergence(V, U) + smoother.roughness(V).sum()
+            pull, divergence = parts.rows_and_divergence(V, U)
+            objective = divergence + smoother.roughness(V).sum()
             if last - objective <= self.tol * abs(objective):
                 break
             last = objective
