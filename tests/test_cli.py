@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -471,17 +472,45 @@ def test_a_failed_fit_leaves_nothing_and_keeps_the_earlier_run(folder, data, fai
     assert not (folder / "other").exists()
 
 
-def test_ctrl_c_ends_with_130_and_one_line(folder, data, monkeypatch, capsys):
-    np.save("X.npy", data[0])
+@pytest.fixture
+def ctrl_c(monkeypatch):
     # In the middle of a fit. Sent to another process, it could fall into an import, where Python may swallow it.
     monkeypatch.setattr(neuralclust.TELL, "_place_centers", lambda *_: signal.raise_signal(signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
-    try:
-        assert cli.main(["fit", "X.npy", *TINY, *EPOCHS]) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_with_130_and_one_line(folder, data, ctrl_c, capsys):
+    np.save("X.npy", data[0])
+    assert cli.main(["fit", "X.npy", *TINY, *EPOCHS]) == 130
     assert capsys.readouterr() == ("", "neuralclust: interrupted; nothing was written\n")
     assert os.listdir(folder) == ["X.npy"]
+
+
+def test_ctrl_c_tells_of_the_checkpoint(folder, data, ctrl_c, capsys):
+    np.save("X.npy", data[0])
+    assert cli.main(["fit", "X.npy", *TINY, *EPOCHS, "--checkpoint", "kept"]) == 130
+    told = "neuralclust: interrupted; the last epoch is in kept: the same command with --resume goes on from there\n"
+    assert capsys.readouterr() == ("", told)
+    assert sorted(os.listdir(folder)) == ["X.npy", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("X.npy", "written as CSV"),
+        ("X.csv", "would replace the data"),
+        ("run/model/config.json", "a part of the model"),
+    ],
+)
+def test_labels_never_replace_what_they_are_made_from(folder, data, fails, out, message):
+    X, _ = data
+    run = fit(folder, X)
+    write_csv("X.csv", X, "a,b,c,d,e,f,g,h")
+    before = {file: file.read_bytes() for file in (Path("X.npy"), Path("X.csv"), run / "model" / "config.json")}
+    assert message in fails("predict", "run/model", "X.csv", "--out", out)
+    assert all(file.read_bytes() == content for file, content in before.items())
 
 
 # -- evaluate ---------------------------------------------------------------------------------------------

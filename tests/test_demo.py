@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 import neuralclust
 from neuralclust import cli, demo, plots
@@ -197,6 +198,36 @@ def test_embedding():
     }
     assert at[tuple(points[0])] == at[tuple(points[10])]  # ten colours, then again from the first
     assert len({at[tuple(points[i])] for i in range(10)}) == 10
+
+
+def test_a_map_of_codes_is_that_of_their_principal_components():
+    codes = np.random.default_rng(0).normal(size=(50, 6)) * [9, 1, 1, 5, 1, 1] + 3
+    figure = plots.embedding(codes, np.where(np.arange(50) % 2, "odd", "even"), codes[:2])
+    cloud = np.asarray(figure.axes[0].collections[0].get_offsets())
+    expected = PCA(2).fit(codes)
+    assert np.allclose(cloud.std(axis=0, ddof=1) ** 2, expected.explained_variance_)
+    centers = [collection.get_offsets().data[0] for collection in figure.axes[0].collections[1:]]
+    assert np.allclose(np.abs(centers), np.abs(expected.transform(codes[:2])))
+    assert len(np.unique(figure.axes[0].collections[0].get_facecolors(), axis=0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[0.0], [1.0]], [0, 1]), r"points has shape \(2, 1\)"),
+        (([[0.0, 1.0], [1.0, 0.0]], [0, 1, 2]), r"labels has shape \(3,\), but a label for each of 2"),
+        (([[0.0, 1.0], [1.0, 0.0]], [0, 1], [[0.0, 1.0, 2.0]]), r"centers has shape \(1, 3\); \(k, 2\)"),
+    ],
+)
+def test_maps_of_what_does_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plots.embedding(*arguments)
+
+
+@pytest.mark.parametrize("draw", [plots.history, plots.centers])
+def test_an_estimator_is_no_picture(draw):
+    with pytest.raises(TypeError, match="is an estimator: give"):
+        draw(PCA())
 
 
 def test_confusion():

@@ -27,6 +27,13 @@ def rewrite(path, **changes):
     (path / "config.json").write_text(json.dumps(config))
 
 
+def test_views_that_are_a_function_are_not_kept(easy, tmp_path):
+    model = small("TELL", augment=lambda x: x).fit(easy[0])
+    with pytest.warns(UserWarning, match=r"augment is a function, .* the loaded model has none"):
+        model.save(tmp_path / "model")
+    assert neuralclust.load(tmp_path / "model").augment is None
+
+
 def test_round_trip(saved, easy):
     model, path = saved
     X, _ = easy

@@ -281,7 +281,14 @@ def _fit(args: argparse.Namespace) -> None:
         if hasattr(estimator, "set_callbacks") and not args.quiet:
             _show_progress(estimator)
         start = time.perf_counter()
-        labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
+        try:
+            labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
+        except KeyboardInterrupt:
+            if args.checkpoint is None or not args.checkpoint.is_dir():
+                raise
+            raise KeyboardInterrupt(
+                f"the last epoch is in {args.checkpoint}: the same command with --resume goes on from there"
+            ) from None
         seconds = time.perf_counter() - start
         if ours:
             if names is not None:  # as of a data frame
@@ -322,6 +329,8 @@ def _no_model(method: str, estimator: Any, n_clusters: int, params: dict[str, An
 def _predict(args: argparse.Namespace) -> None:
     import neuralclust
 
+    if args.out is not None:
+        _refuse_out(args.out, args.data, args.model)
     model = neuralclust.load(args.model, device=args.device)
     X, names = read_data(args.data, args.drop)
     known = vars(model).pop("feature_names_in_", None)  # or scikit-learn warns that an array has no names
@@ -332,6 +341,15 @@ def _predict(args: argparse.Namespace) -> None:
         sys.stdout.write(text)
     else:
         write_text(args.out, text)
+
+
+def _refuse_out(out: Path, data: Path, model: Path) -> None:
+    """Labels must not take the place of what they are made from, nor be CSV under the name of something else."""
+    if out.suffix.lower() in (".npy", ".npz", ".parquet"):
+        raise ValueError(f"--out {out}: labels are written as CSV. Give a name that ends in .csv.")
+    place = out.resolve()
+    if place == data.resolve() or model.resolve() in (place, *place.parents):
+        raise ValueError(f"--out {out} would replace the data or a part of the model. Give another name.")
 
 
 def _compare_columns(path: Path, names: list[str], known: list[str]) -> None:

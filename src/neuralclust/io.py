@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from neuralclust import __version__
+from neuralclust._warn import warn
 from neuralclust.peers import writes
 from neuralclust.registry import METHODS, resolve
 from neuralclust.runtime import resolve_device, seeded
@@ -38,7 +39,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     estimator : NeuralClusterer
-        A fitted estimator of this library. What is written are the parameters it was fitted with.
+        A fitted estimator of this library. What is written are the parameters it was fitted with, but for a function as
+        ``augment``, of which a warning tells.
     path : str or Path
         Folder to write. An earlier model there is replaced; a folder with anything else in it is left alone.
 
@@ -68,6 +70,11 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.exists() and not _is_ours(path):
         raise FileExistsError(f"{path} exists and is not a model folder of ours. Give a new path, or remove it first.")
+    if callable(estimator._fitted_params.get("augment")):
+        warn(
+            f"augment is a function, which {path} does not hold: the loaded model has none. Set it again before "
+            f"partial_fit(train_encoder=True)."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:8]
     new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")

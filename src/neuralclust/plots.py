@@ -47,6 +47,8 @@ def history(history: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, 
     -------
     matplotlib.figure.Figure
     """
+    if hasattr(history, "get_params"):
+        raise TypeError("history is an estimator: give its history_.")
     if not history:
         raise ValueError("history is empty: the estimator was fitted without an epoch.")
     first_joint = max((row["epoch"] + 1 for row in history if row["stage"] == "pretrain"), default=0)
@@ -123,6 +125,8 @@ def centers(centers: ArrayLike, sizes: ArrayLike | None = None, *, limits: tuple
     -------
     matplotlib.figure.Figure
     """
+    if hasattr(centers, "get_params"):
+        raise TypeError("centers is an estimator: give what its reconstruct_centers() gives.")
     centers = np.asarray(centers, dtype=float)
     if centers.ndim not in (2, 3, 4):
         raise ValueError(f"centers has shape {centers.shape}; vectors (k, n) or images (k, [c,] h, w) are drawn.")
@@ -164,29 +168,48 @@ def embedding(
 
     Parameters
     ----------
-    points : array-like of shape (n_samples, 2)
-        Positions, such as the first two principal components of ``transform(X)``.
+    points : array-like of shape (n_samples, n)
+        Codes, as ``transform(X)`` gives them, or positions. Of more than two columns the first two principal components
+        are drawn.
     labels : array-like of shape (n_samples,)
-        Cluster of every row.
-    centers : array-like of shape (k, 2), optional
-        Positions of the centres.
+        Cluster, or class, of every row.
+    centers : array-like of shape (k, n), optional
+        Centres among the points.
     title : str, default="Map of the codes"
         What is seen.
 
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
     """
-    points, labels = np.asarray(points), np.asarray(labels)
+    points, labels = np.asarray(points, dtype=float), np.asarray(labels)
+    if points.ndim != 2 or points.shape[1] < 2 or not len(points):
+        raise ValueError(f"points has shape {points.shape}; (n_samples, 2 or more) is needed, such as transform(X).")
+    if labels.shape != points.shape[:1]:
+        raise ValueError(f"labels has shape {labels.shape}, but a label for each of {len(points)} points is needed.")
+    if centers is not None:
+        centers = np.asarray(centers, dtype=float)
+        if centers.shape[1:] != points.shape[1:]:
+            raise ValueError(f"centers has shape {centers.shape}; (k, {points.shape[1]}) is needed, as of the points.")
+    if points.shape[1] > 2:
+        middle = points.mean(axis=0)
+        axes = np.linalg.eigh(np.cov(points.T))[1][:, :-3:-1]
+        points, centers = (points - middle) @ axes, None if centers is None else (centers - middle) @ axes
     figure = _figure(6.4, 5.6)
     panel = figure.subplots()
-    shade = np.array(COLORS, dtype=object)[labels % len(COLORS)]
+    numbers = labels if np.issubdtype(labels.dtype, np.integer) else np.unique(labels, return_inverse=True)[1]
+    shade = np.array(COLORS, dtype=object)[numbers % len(COLORS)]
     # In a random order, or the last cluster would lie on top of all others.
     order = np.random.default_rng(0).permutation(len(points))
     size = float(np.clip(2e4 / max(len(points), 1), 2, 20))
     panel.scatter(points[order, 0], points[order, 1], s=size, c=list(shade[order]), alpha=0.75, linewidths=0)
     if centers is not None:
-        for j, (x, y) in enumerate(np.asarray(centers)):
+        for j, (x, y) in enumerate(centers):
             panel.scatter(x, y, s=260, marker="p", color="black", edgecolors="white", zorder=3)
             panel.text(x, y, str(j), color="white", ha="center", va="center", fontsize=8.5, weight="bold", zorder=4)
     panel.set_aspect("equal", adjustable="datalim")

@@ -12,7 +12,7 @@ def test_tasks_are_spelled_out(tasks):
     path = tasks("""
         [[tasks]]
         data = ["digits", "usps"]
-        method = ["TELL", "KMeans"]
+        method = ["TELL", "DCSAI"]
         params = { max_epochs = 3 }
         setting = "short"
         sweep = { lr = [0.1, 0.2] }
@@ -22,7 +22,7 @@ def test_tasks_are_spelled_out(tasks):
     assert len(runs) == 2 * 2 * 2 * 3
     assert runs[4].arguments == {"data": "digits", "method": "TELL", "max_epochs": 3, "lr": 0.2}
     assert (runs[4].seed, runs[4].task) == (1, "quick / digits / TELL / short, lr 0.2")
-    assert len(plan([path], only="usps / TELL")) == 6
+    assert len(plan([path], only="usps / TELL")) == len(plan([path], only="USPS / tell")) == 6
     assert plan([path], protocol="paper") == []
 
 
@@ -64,6 +64,21 @@ def test_tasks_may_share_runs(tasks):
         ("[[tasks]]\nmethod = 'TELL'\ndata = ['usps', 'digit']", r"data='digit' is not one of .*Did you mean digits\?"),
         ("[[tasks]]\nmethod = 'TELL'\ndata = 'x.npy'", r"task 1: data='x.npy' is not one of digits, iris, wine"),
         ("[[tasks]]\nmethod = 'TELL'\ndata = 'digits'\nparams = { lr = 2020-01-01 }", "not JSON serializable"),
+        ("[[task]]\nmethod = 'TELL'\ndata = 'digits'", r"must consist of \[\[tasks\]\] sections, not task"),
+        ("", r"must consist of \[\[tasks\]\] sections; it is empty"),
+        ("[[tasks]]\nmethod = ['TELL', 'TELL']\ndata = 'digits'", "has a name twice"),
+        (
+            "[[tasks]]\nmethod = ['TELL', 'KMeans']\ndata = 'digits'\nparams = { max_epoch = 1 }",
+            "'max_epoch' is not a parameter of TELL; .* Did you mean max_epochs",
+        ),
+        (
+            "[[tasks]]\nmethod = ['TELL', 'KMeans']\ndata = 'digits'\nsweep = { max_epochs = [1] }",
+            "'max_epochs' is not a parameter of KMeans",
+        ),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'iris'\nparams = { data = 'wine' }", "data is a field of the task"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'iris'\nparams = { random_state = 1 }", "counted from 0 by seeds"),
+        ("[[tasks]]\nmethod = 'TELL'\ndata = 'iris'\nparams = { n_clusters = 4 }", "n_clusters is that of the data"),
+        ("[[tasks]]\nexperiment = 'foo'", "experiment='foo' is not known"),
     ],
 )
 def test_a_bad_file_is_named(tasks, text, message):

@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,15 @@ def plan(files: Iterable[Path] | None = None, *, only: str = "", protocol: str |
     files : iterable of Path, optional
         TOML files; those of the library if none are given.
     only : str, default=""
-        Part of a task's words that a run must have.
+        Part of a task's words that a run must have, in capital or small letters.
     protocol : {"quick", "paper"}, optional
         Only the runs of this one.
 
     Raises
     ------
     ValueError
-        If a file is not TOML, or a field is unknown, missing or of a wrong type, or a method or data set is unknown.
+        If a file is not TOML, or a field is unknown, missing or of a wrong type, or a method, one of its parameters, a
+        data set or an experiment is unknown.
         The message names file and task.
 
     Examples
@@ -115,7 +117,7 @@ def plan(files: Iterable[Path] | None = None, *, only: str = "", protocol: str |
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{file}, task {number}: {error}") from error
             found += runs
-    return [run for run in found if only in run.task and protocol in (None, run.protocol)]
+    return [run for run in found if only.lower() in run.task.lower() and protocol in (None, run.protocol)]
 
 
 def _entries(file: Path) -> list[dict[str, Any]]:
@@ -127,7 +129,8 @@ def _entries(file: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{file} is not TOML: {error}") from error
     entries = content.get("tasks")
     if not isinstance(entries, list) or set(content) != {"tasks"} or not all(isinstance(e, dict) for e in entries):
-        raise ValueError(f"{file} must consist of [[tasks]] sections.")
+        found = f", not {', '.join(content)}" if content else "; it is empty"
+        raise ValueError(f"{file} must consist of [[tasks]] sections{found}.")
     return entries
 
 
@@ -143,6 +146,27 @@ def _refuse_unknown(axes: Mapping[Any, Any]) -> None:
             close = difflib.get_close_matches(data, known, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise ValueError(f"data={name!r} is not one of {', '.join(known)}.{hint}")
+
+
+def _refuse_parameters(methods: Iterable[str], names: Iterable[str]) -> None:
+    """The same for the parameters of the methods, and those of the experiment."""
+    from neuralclust import registry
+    from neuralclust.bench import experiments
+
+    of_fit = [p.name for p in signature(experiments.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    elsewhere = {
+        "data": "a field of the task", "method": "a field of the task", "n_clusters": "that of the data",
+        "seed": "counted from 0 by seeds", "random_state": "counted from 0 by seeds",
+    }  # fmt: skip
+    for name in names:
+        if name in elsewhere:
+            raise ValueError(f"{name} is {elsewhere[name]}, and no parameter here.")
+        for method in methods:
+            known = sorted({*of_fit, *registry.make(method, 2).get_params(deep=False)} - elsewhere.keys())
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise ValueError(f"{name!r} is not a parameter of {method}; those are {', '.join(known)}.{hint}")
 
 
 def _expand(entry: dict[str, Any], folder: Path) -> list[Run]:
@@ -167,9 +191,16 @@ def _expand(entry: dict[str, Any], folder: Path) -> list[Run]:
     for name, values in axes.items():
         if not values or not all(isinstance(value, str) for value in values):
             raise ValueError(f"{name}={entry[name]!r} must be a name or a list of names.")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name}={values!r} has a name twice.")
+    sweep = entry.get("sweep", {})
     if experiment == "fit":
         _refuse_unknown(axes)
-    sweep = entry.get("sweep", {})
+        _refuse_parameters(axes["method"], {**entry.get("params", {}), **sweep})
+    elif ":" not in experiment:
+        from neuralclust.bench import experiments
+
+        experiments.find(experiment)
     json.dumps([entry.get("params"), sweep])  # a date, say, is no parameter
     for name, values in sweep.items():
         if not isinstance(values, list):
