@@ -496,6 +496,23 @@ def test_ctrl_c_tells_of_the_checkpoint(folder, data, ctrl_c, capsys):
     assert sorted(os.listdir(folder)) == ["X.npy", "kept"]
 
 
+def test_text_that_is_not_utf_8_is_told(folder, fails):
+    (folder / "latin.csv").write_bytes("größe,b\n1,2\n3,4\n".encode("latin-1"))
+    for command in (["fit", "latin.csv", *TINY], ["evaluate", "latin.csv", "latin.csv"]):
+        assert "latin.csv is not UTF-8 text: invalid start byte, 0xf6. Save it as UTF-8." in fails(*command)
+
+
+def test_images_are_rows_for_methods_without_a_network(folder, data):
+    X, _ = data
+    np.save("rows.npy", X)
+    np.save("images.npy", X.reshape(-1, 2, 4))
+    for name in ("rows", "images"):
+        assert (
+            cli.main(["fit", f"{name}.npy", "--method", "kmeans", "--n-clusters", "3", "--out", name, "--quiet"]) == 0
+        )
+    assert Path("images/labels.csv").read_text() == Path("rows/labels.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("out", "message"),
     [

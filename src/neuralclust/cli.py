@@ -271,6 +271,8 @@ def _fit(args: argparse.Namespace) -> None:
         raise ValueError(f"{method} has no epochs to write down: --checkpoint is for the neural methods.")
     how = {"checkpoint": args.checkpoint, "resume": args.resume} if ours else {}
     X, names = read_data(args.data, args.drop)
+    if not ours and X.ndim > 2:  # images: the neural methods flatten them for themselves
+        X = X.reshape(len(X), -1)
     if ours:
         from neuralclust.peers import writes
 

@@ -62,8 +62,16 @@ def read_data(path: Path, drop: Sequence[str] = ()) -> tuple[Any, list[str] | No
     except (ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
         if str(path) in str(error):
             raise
-        raise ValueError(f"{path}: {error}") from error
+        raise _unreadable(path, error) from error
     return X, names
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    if isinstance(error, UnicodeDecodeError):
+        return ValueError(
+            f"{path} is not UTF-8 text: {error.reason}, {error.object[error.start]:#x}. Save it as UTF-8."
+        )
+    return ValueError(f"{path}: {error}")
 
 
 def _kept(names: Sequence[str], drop: Sequence[str]) -> list[int]:
@@ -303,7 +311,7 @@ def _label_column(path: Path) -> np.ndarray:
         with _text(path) as file:
             rows = [row for row in csv.reader(file, delimiter=_separator(path)) if row]
     except (ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise _unreadable(path, error) from error
     first = rows[0] if rows else []
     column = first.index("label") if "label" in first else 0
     widths = {len(row) for row in rows}
