@@ -508,7 +508,10 @@ def test_images_are_rows_for_methods_without_a_network(folder, data):
     np.save("images.npy", X.reshape(-1, 2, 4))
     for name in ("rows", "images"):
         assert (
-            cli.main(["fit", f"{name}.npy", "--method", "kmeans", "--n-clusters", "3", "--out", name, "--quiet"]) == 0
+            cli.main(
+                ["fit", f"{name}.npy", "--method", "averagelinkage", "--n-clusters", "3", "--out", name, "--quiet"]
+            )
+            == 0
         )
     assert Path("images/labels.csv").read_text() == Path("rows/labels.csv").read_text()
 
