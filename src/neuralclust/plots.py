@@ -187,31 +187,28 @@ def embedding(
     ValueError
         If the shapes do not fit together.
     """
-    points, labels = np.asarray(points, dtype=float), np.asarray(labels)
-    if points.ndim != 2 or points.shape[1] < 2 or not len(points):
-        raise ValueError(f"points has shape {points.shape}; (n_samples, 2 or more) is needed, such as transform(X).")
-    if labels.shape != points.shape[:1]:
-        raise ValueError(f"labels has shape {labels.shape}, but a label for each of {len(points)} points is needed.")
-    if centers is not None:
-        centers = np.asarray(centers, dtype=float)
-        if centers.shape[1:] != points.shape[1:]:
-            raise ValueError(f"centers has shape {centers.shape}; (k, {points.shape[1]}) is needed, as of the points.")
-    if points.shape[1] > 2:
-        middle = points.mean(axis=0)
-        axes = np.linalg.eigh(np.cov(points.T))[1][:, :-3:-1]
-        points, centers = (points - middle) @ axes, None if centers is None else (centers - middle) @ axes
+    at, labels = np.asarray(points, dtype=float), np.asarray(labels)
+    if at.ndim != 2 or at.shape[1] < 2 or not len(at):
+        raise ValueError(f"points has shape {at.shape}; (n_samples, 2 or more) is needed, such as transform(X).")
+    if labels.shape != at.shape[:1]:
+        raise ValueError(f"labels has shape {labels.shape}, but a label for each of {len(at)} points is needed.")
+    middles = np.empty((0, at.shape[1])) if centers is None else np.asarray(centers, dtype=float)
+    if middles.shape[1:] != at.shape[1:]:
+        raise ValueError(f"centers has shape {middles.shape}; (k, {at.shape[1]}) is needed, as of the points.")
+    if at.shape[1] > 2:
+        mean, axes = at.mean(axis=0), np.linalg.eigh(np.cov(at.T))[1][:, :-3:-1]
+        at, middles = (at - mean) @ axes, (middles - mean) @ axes
     figure = _figure(6.4, 5.6)
     panel = figure.subplots()
     numbers = labels if np.issubdtype(labels.dtype, np.integer) else np.unique(labels, return_inverse=True)[1]
     shade = np.array(COLORS, dtype=object)[numbers % len(COLORS)]
     # In a random order, or the last cluster would lie on top of all others.
-    order = np.random.default_rng(0).permutation(len(points))
-    size = float(np.clip(2e4 / max(len(points), 1), 2, 20))
-    panel.scatter(points[order, 0], points[order, 1], s=size, c=list(shade[order]), alpha=0.75, linewidths=0)
-    if centers is not None:
-        for j, (x, y) in enumerate(centers):
-            panel.scatter(x, y, s=260, marker="p", color="black", edgecolors="white", zorder=3)
-            panel.text(x, y, str(j), color="white", ha="center", va="center", fontsize=8.5, weight="bold", zorder=4)
+    order = np.random.default_rng(0).permutation(len(at))
+    size = float(np.clip(2e4 / len(at), 2, 20))
+    panel.scatter(at[order, 0], at[order, 1], s=size, c=list(shade[order]), alpha=0.75, linewidths=0)
+    for j, (x, y) in enumerate(middles):
+        panel.scatter(x, y, s=260, marker="p", color="black", edgecolors="white", zorder=3)
+        panel.text(x, y, str(j), color="white", ha="center", va="center", fontsize=8.5, weight="bold", zorder=4)
     panel.set_aspect("equal", adjustable="datalim")
     panel.set_xticks([])
     panel.set_yticks([])
