@@ -152,7 +152,7 @@ def _parser(estimator: Any = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"neuralclust {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    demo = add("demo", _demo, "compare the methods on handwritten digits, with pictures (about a minute)",
+    demo = add("demo", _demo, "compare the methods on handwritten digits, with pictures (minutes)",
                "neuralclust demo --seeds 1")  # fmt: skip
     demo.add_argument("--out", type=Path, default=Path("neuralclust-demo"), metavar="DIR",
                       help="folder to write; an earlier demo there is replaced, a folder with any other "

@@ -475,10 +475,12 @@ def test_rows_that_hardly_count_are_named(easy):
     model = small("TELL", encoder=None)
     with pytest.warns(ConvergenceWarning, match=r"span .* 1e\+06, but 98 % .* Clip or drop outliers"):
         model.fit(outlier)
+    with pytest.warns(ConvergenceWarning, match="The values of X span"):
+        model.fit(np.vstack([X, 100 * X[:2]]))
     rng = np.random.default_rng(0)
     sparse = np.where(rng.random((200, 500)) < 0.01, rng.random((200, 500)), 0.0)
     far = np.where(sparse > 0, 1000 + sparse, 0.0)
-    for rows in (X, X + 1e6, sparse, far, rng.poisson(3, (200, 20))):
+    for rows in (X, X + 1e6, np.vstack([X, 5 * X[:2]]), sparse, far, rng.poisson(3, (200, 20))):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="The values of X span")
             model.fit(rows)
