@@ -286,7 +286,9 @@ def _fit(args: argparse.Namespace) -> None:
         try:
             labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
         except KeyboardInterrupt:
-            if args.checkpoint is None or not args.checkpoint.is_dir():
+            from neuralclust.checkpoint import FILE
+
+            if args.checkpoint is None or not (args.checkpoint / FILE).is_file():
                 raise
             raise KeyboardInterrupt(
                 f"the last epoch is in {args.checkpoint}: the same command with --resume goes on from there"

@@ -196,8 +196,10 @@ def embedding(
     if middles.shape[1:] != at.shape[1:]:
         raise ValueError(f"centers has shape {middles.shape}; (k, {at.shape[1]}) is needed, as of the points.")
     if at.shape[1] > 2:
-        mean, axes = at.mean(axis=0), np.linalg.eigh(np.cov(at.T))[1][:, :-3:-1]
-        at, middles = (at - mean) @ axes, (middles - mean) @ axes
+        from sklearn.decomposition import PCA
+
+        plane = PCA(2).fit(at)
+        at, middles = plane.transform(at), (middles - plane.mean_) @ plane.components_.T  # there may be no centres
     figure = _figure(6.4, 5.6)
     panel = figure.subplots()
     numbers = labels if np.issubdtype(labels.dtype, np.integer) else np.unique(labels, return_inverse=True)[1]
