@@ -429,6 +429,36 @@ def test_warnings_are_one_line(folder, capsys):
     assert all(line.startswith("neuralclust: warning: ") for line in lines)
 
 
+def test_warnings_and_errors_speak_of_columns_and_options(folder, fails, capsys):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    X[:, 2] *= 500
+    table = {"delimiter": ",", "comments": "", "header": "age,height,weight,size"}
+    np.savetxt("X.csv", X, **table)
+    assert cli.main(["fit", "X.csv", *TINY, *EPOCHS]) == 0
+    warning = capsys.readouterr().err
+    assert "Column 'weight' has " in warning
+    assert "Set --standardize True" in warning
+    assert "n_samples=60 should be >= --n-clusters 61" in fails("fit", "X.csv", *TINY, "--n-clusters", 61)
+    X[7, 3] = np.nan
+    np.savetxt("X.csv", X, **table)
+    assert "in row 7, column 'size'" in fails("fit", "X.csv", *TINY)
+
+
+def test_sparse_rows_are_for_every_method(folder, data):
+    X, _ = data
+    sp.save_npz("X.npz", sp.csr_array(X))
+    assert cli.main(["fit", "X.npz", "--method", "lrsc", "--n-clusters", "3", "--out", "run", "--quiet"]) == 0
+    assert len(labels_of("run/labels.csv")) == len(X)
+
+
+def test_somebody_who_looks_on_is_told_of_loading(folder, data, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    np.save("X.npy", data[0])
+    for quiet, told in (["--quiet"], False), ([], True):
+        assert cli.main(["fit", "X.npy", *TINY[:-1], *EPOCHS, *quiet]) == 0
+        assert ("neuralclust: loading" in capsys.readouterr().err) == told
+
+
 # -- the output folder ------------------------------------------------------------------------------------
 
 

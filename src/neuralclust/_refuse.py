@@ -77,7 +77,17 @@ def explained(error: Exception, X: Any) -> Exception:
             f"Columns {texts} of X could not be converted to numbers. Drop them, or encode them: "
             f"sklearn.preprocessing.OneHotEncoder for these columns in a sklearn.compose.ColumnTransformer."
         )
+    if not _frame(X) and (text := _first_text(X)) is not None:
+        return ValueError(
+            f"X holds text, such as {text[:40]!r}. Numbers in quotes: X.astype(float). Documents or categories: encode "
+            f"them by sklearn's TfidfVectorizer or OneHotEncoder, whose sparse matrices can be passed as they are."
+        )
     return error
+
+
+def _first_text(X: Any) -> str | None:
+    entries = np.asarray(X, dtype=object).ravel()
+    return next((entry for entry in entries if isinstance(entry, str)), None)
 
 
 def _frame(X: Any) -> bool:

@@ -313,6 +313,27 @@ class NeuralClusterer(
             self._online = self._centers_update(self.module_, recipe), encoder, seeds
         return self._online
 
+    def set_callbacks(self, *callbacks: Any) -> Self:
+        """Set what is told of each epoch of a fit, in place of what was set before.
+
+        Parameters
+        ----------
+        *callbacks : callback instances
+            Those of :mod:`neuralclust.callbacks`, scikit-learn's, or others of its ``FitCallback`` protocol.
+
+        Raises
+        ------
+        TypeError
+            If one of them is none, such as a class or a list.
+        """
+        try:
+            return super().set_callbacks(*callbacks)
+        except TypeError as error:
+            raise TypeError(
+                f"{error} Give instances, one by one: set_callbacks(ProgressBar(), EarlyStopping()); got "
+                f"{', '.join(map(repr, callbacks))}."
+            ) from None
+
     def set_params(self, **params: Any) -> Self:
         """Set parameters, as in scikit-learn. Of a fitted estimator they are those of the next (partial) fit."""
         self.__dict__.pop("_online", None)

@@ -66,10 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    args = argparse.Namespace()
     try:
         args = _parse(argv)
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_, **__: _show("warning", message, args)
             args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
@@ -81,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         if "--debug" in argv:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
-        print(f"neuralclust: error: {message}", file=sys.stderr)
+        _show("error", error, args)
         return 2
     return 0
 
@@ -107,6 +107,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         if method is None and not {"-h", "--help"} & set(argv):
             method = "tell"
     # Only now are the parameters known; listing them loads the method, which plain help need not wait for.
+    if method and "--quiet" not in argv:
+        _say_loading()
     estimator = registry.make(method, 1) if method else None
     if fitting and any(text.partition("=")[0] == "--n_clusters" for text in argv):  # else it is told to be missing
         raise ValueError(_unknown_parameter(estimator, "--n_clusters"))
@@ -249,6 +251,8 @@ def _value(text: str) -> Any:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    if not args.quiet:
+        _say_loading()
     from neuralclust import demo
 
     with output_folder(args.out, demo.FILES) as folder:
@@ -271,8 +275,11 @@ def _fit(args: argparse.Namespace) -> None:
         raise ValueError(f"{method} has no epochs to write down: --checkpoint is for the neural methods.")
     how = {"checkpoint": args.checkpoint, "resume": args.resume} if ours else {}
     X, names = read_data(args.data, args.drop)
+    args.columns = names
     if not ours and X.ndim > 2:  # images: the neural methods flatten them for themselves
         X = X.reshape(len(X), -1)
+    if hasattr(X, "toarray") and not estimator.__sklearn_tags__().input_tags.sparse:
+        X = X.toarray()
     if ours:
         from neuralclust.peers import writes
 
@@ -331,10 +338,11 @@ def _no_model(method: str, estimator: Any, n_clusters: int, params: dict[str, An
 
 
 def _predict(args: argparse.Namespace) -> None:
-    import neuralclust
-
     if args.out is not None:
         _refuse_out(args.out, args.data, args.model)
+        _say_loading()
+    import neuralclust
+
     model = neuralclust.load(args.model, device=args.device)
     X, names = read_data(args.data, args.drop)
     known = vars(model).pop("feature_names_in_", None)  # or scikit-learn warns that an array has no names
@@ -402,6 +410,12 @@ def _list(args: argparse.Namespace) -> None:
 # -- what is shown --------------------------------------------------------------------------------------
 
 
+def _say_loading() -> None:
+    """Where somebody looks on, that nothing is wrong: torch and scikit-learn take seconds to load."""
+    if sys.stderr.isatty():
+        print("neuralclust: loading torch and scikit-learn ...", file=sys.stderr)
+
+
 def _say_files(out: Path, files: dict[str, str]) -> None:
     print(f"\nWritten to {out}:")
     for name, about in files.items():
@@ -423,5 +437,12 @@ def _show_progress(estimator: Any) -> None:
     estimator.set_callbacks(ProgressBar())
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"neuralclust: warning: {' '.join(str(message).split())}", file=sys.stderr)
+def _show(kind: str, message: Warning | Exception | str, args: argparse.Namespace) -> None:
+    """A warning or an error, with parameters as options and columns by their names in the file."""
+    text = " ".join(str(message).split()) or type(message).__name__
+    if estimator := getattr(args, "estimator", None):
+        names = "|".join(["n_clusters", *_parameters(estimator)])
+        text = re.sub(rf"\b({names})=(?=\S)", lambda found: f"{_option(found[1])} ", text)
+    if columns := getattr(args, "columns", None):
+        text = re.sub(r"\b([Cc]olumn) (\d+)\b( of X)?", lambda found: f"{found[1]} {columns[int(found[2])]!r}", text)
+    print(f"neuralclust: {kind}: {text}", file=sys.stderr)

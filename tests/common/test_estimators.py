@@ -187,6 +187,12 @@ def test_early_stopping_stops(method, easy):
     assert epochs == [(stage, epoch) for stage in stages for epoch in range(3)]
 
 
+def test_what_is_no_callback_is_refused():
+    for wrong in ([EarlyStopping()], EarlyStopping):
+        with pytest.raises(TypeError, match=r"one by one: set_callbacks\(.*\); got .*EarlyStopping"):
+            small("TELL").set_callbacks(wrong)
+
+
 def test_early_stopping_by_a_term_of_one_stage(easy):
     X, _ = easy
     model = small("TELL").set_callbacks(EarlyStopping(2, min_delta=1000.0, monitor="clu")).fit(X)

@@ -14,6 +14,7 @@ from neuralclust.nn import (
     KMeansNetLayer,
     MLPAutoencoder,
     PoolConvAutoencoder,
+    SpectralLayer,
     TELLLayer,
 )
 
@@ -237,6 +238,20 @@ def test_layers_check_and_show_their_sizes(layer):
             layer(*sizes)
     assert "embed_dim=4, n_clusters=3" in repr(layer(4, 3))
     assert "embed_dim=4, n_clusters=3" in repr(layer(np.int64(4), np.int64(3)))
+
+
+@pytest.mark.parametrize("layer", [
+    CentroidLayer(4, 3), KMeansNetLayer(4, 3), TELLLayer(4, 3), InvarianceLayer(4, 3), ClassifierLayer(4, 3),
+    SpectralLayer(4, 3, 5),
+])  # fmt: skip
+def test_codes_are_checked(layer):
+    calls = [layer, layer.predict] + [layer.loss] * (not isinstance(layer, ClassifierLayer))
+    for call in calls:
+        with pytest.raises(TypeError, match="takes a tensor of codes, not a ndarray"):
+            call(np.zeros((5, 4)))
+        for wrong in (torch.zeros(5, 3), torch.zeros(4), torch.zeros(2, 4, 4)):
+            with pytest.raises(ValueError, match=r"must be of shape \(b, 4\)"):
+                call(wrong)
 
 
 def test_a_balanced_target_needs_clusters():

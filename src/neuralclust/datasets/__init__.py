@@ -84,8 +84,8 @@ def load(name: str, *, data_home: str | os.PathLike | None = None, download: boo
     spec = CATALOG.get(name) if isinstance(name, str) else None
     if spec is None:
         close = difflib.get_close_matches(str(name), CATALOG, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(CATALOG)}{hint}")
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown data set {name!r}.{hint} There are {', '.join(CATALOG)}.")
     if spec.embedded is not None:
         found = spec.embedded()
         return _bunch(spec, {"x": found.get("images", found.data), "y": found.target})

@@ -224,10 +224,10 @@ class ClassifierLayer(CentroidLayer):
 
     def logits(self, z: Tensor) -> Tensor:
         """``(b, k)``, in float32."""
-        return self.last(self.body(self.scale * z))
+        return self.last(self.body(self.scale * self._codes(z)))
 
     def _exact_logits(self, z: Tensor) -> Tensor:
-        h = self.body(self.scale * z).double()
+        h = self.body(self.scale * self._codes(z)).double()
         return F.linear(h, self.last.weight.double(), self.last.bias.double())
 
     def forward(self, z: Tensor) -> Tensor:

@@ -43,6 +43,27 @@ class Centroids(nn.Module):
     def __init__(self, embed_dim: int, n_clusters: int):
         super().__init__()
         require_sizes(embed_dim=embed_dim, n_clusters=n_clusters)
+        self.embed_dim = embed_dim
+
+    def _codes(self, z: Tensor) -> Tensor:
+        """These codes ``(b, p)``, if they are some that the layer can take.
+
+        Raises
+        ------
+        TypeError
+            If ``z`` is not a tensor.
+        ValueError
+            If its shape is not ``(b, embed_dim)``.
+        """
+        name = type(self).__name__
+        if not isinstance(z, Tensor):
+            raise TypeError(f"{name} takes a tensor of codes, not a {type(z).__name__}: pass torch.as_tensor(z).")
+        if z.ndim != 2 or z.shape[1] != self.embed_dim:
+            raise ValueError(
+                f"z of shape {tuple(z.shape)} must be of shape (b, {self.embed_dim}): a code a row, of the embed_dim "
+                f"with which the {name} was made."
+            )
+        return z
 
     def extra_repr(self) -> str:
         n_clusters, embed_dim = self.centers.shape
@@ -159,16 +180,16 @@ class CentroidLayer(Centroids):
         centers = self.centers.double()
         k = len(centers)
         scale = squared_euclidean(centers, centers).sum() / max(k * (k - 1), 1)
-        q = 1.0 / (1.0 + squared_euclidean(z.double(), centers) / scale.clamp_min(1e-30))
+        q = 1.0 / (1.0 + squared_euclidean(self._codes(z).double(), centers) / scale.clamp_min(1e-30))
         return (q / q.sum(dim=1, keepdim=True)).float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Index of the nearest centre ``(b,)``."""
-        return squared_euclidean(z.double(), self.centers.double()).argmin(dim=1)
+        return squared_euclidean(self._codes(z).double(), self.centers.double()).argmin(dim=1)
 
     def loss(self, z: Tensor) -> Tensor:
         """Mean squared distance to the nearest centre: inertia per row."""
-        return squared_euclidean(z, self.centers).min(dim=1).values.mean()
+        return squared_euclidean(self._codes(z), self.centers).min(dim=1).values.mean()
 
     @torch.no_grad()
     def count_(self, z: Tensor) -> None:
@@ -293,11 +314,11 @@ class KMeansNetLayer(Centroids):
 
     def forward(self, z: Tensor) -> Tensor:
         """Soft assignment ``(b, k)``, Eq. 8."""
-        return self.logits(z.double()).softmax(dim=1).float()
+        return self.logits(self._codes(z).double()).softmax(dim=1).float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Largest output ``(b,)``, as in the paper's Fig. 1."""
-        return self.logits(z.double()).argmax(dim=1)
+        return self.logits(self._codes(z).double()).argmax(dim=1)
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest recovered centre ``(b,)``: the same as :meth:`predict` while ``b`` is coupled."""
@@ -309,6 +330,7 @@ class KMeansNetLayer(Centroids):
         The cross-entropy then moves the codes alone, and Eq. 7 the centres alone.
         """
         balanced = self.target is not None
+        z = self._codes(z)
         s = self.logits(z.detach() if balanced else z)
         indicator = hard_assignment(s) if self.assignment == "hard" else s.softmax(dim=1)
         pulled = [s] if balanced else [s, *map(self.logits, views)]
@@ -396,17 +418,18 @@ class TELLLayer(Centroids):
 
     def forward(self, z: Tensor) -> Tensor:
         """Attention over the clusters ``(b, k)``, Eq. 7 with squared distances ``2 - 2 cos``."""
-        return (2 * self.cosine(z.double()) / self.temperature).softmax(dim=1).float()
+        return (2 * self.cosine(self._codes(z).double()) / self.temperature).softmax(dim=1).float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Index of the nearest centre ``(b,)``."""
-        return self.cosine(z.double()).argmax(dim=1)
+        return self.cosine(self._codes(z).double()).argmax(dim=1)
 
     def loss(self, z: Tensor, *views: Tensor) -> Tensor:
         """Mean squared distance to the nearest centre, ``2 - 2 cos``: Eq. 13 per row, with tau at 0.
 
         If balanced, plus the cross-entropy, which then moves the codes alone, and Eq. 13 the centres alone.
         """
+        z = self._codes(z)
         if self.target is None:
             nearest = self.cosine(z).argmax(dim=1, keepdim=True)
             cosines = [self.cosine(each).gather(1, nearest) for each in (z, *views)]

@@ -163,11 +163,11 @@ class InvarianceLayer(Centroids):
 
     def forward(self, z: Tensor) -> Tensor:
         """Soft assignment ``(b, k)``: P1 or P2."""
-        return self.assignments(z.double())[int(self.predict_from == "P2")].float()
+        return self.assignments(self._codes(z).double())[int(self.predict_from == "P2")].float()
 
     def predict(self, z: Tensor) -> Tensor:
         """Index of the largest entry of the soft assignment ``(b,)``, Eq. 12."""
-        return self.assignments(z.double())[int(self.predict_from == "P2")].argmax(dim=1)
+        return self.assignments(self._codes(z).double())[int(self.predict_from == "P2")].argmax(dim=1)
 
     def loss(self, z: Tensor, *views: Tensor) -> Tensor:
         """Disagreement of the assignments, mean over the rows and sum over the pairs (P1, P2), (P1, P3), ... (Eq. 4).
@@ -178,7 +178,7 @@ class InvarianceLayer(Centroids):
         Frequencies are those of the batch in the printed loss and running means otherwise, while training; the stored
         ones in evaluation mode.
         """
-        closeness = self.closeness(z)
+        closeness = self.closeness(self._codes(z))
         if self.printed:
             each = [self._printed_loss(q) for q in (closeness, *map(self.closeness, views))]
             return torch.stack(each).mean()

@@ -203,7 +203,7 @@ class SpectralLayer(CentroidLayer):
 
     def extend(self, z: Tensor) -> Tensor:
         """Embedding ``(b, 2k)`` of rows on their own, the mean of their nearest anchors'; if residual, of length 1."""
-        nearest, squared = self._weights(self.compared(z))
+        nearest, squared = self._weights(self.compared(self._codes(z)))
         weight = (-squared / self.scale).softmax(dim=1)  # as in the graph; relative, so that far rows have some too
         if not self.residual:  # its classifier has learned eigenvectors as they are
             return (weight[..., None] * self.embedding[nearest]).sum(dim=1)
