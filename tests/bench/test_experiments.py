@@ -133,7 +133,7 @@ def test_labels_reach_the_scorer_only(monkeypatch, method):
 def test_labels_reach_the_scorer_only_in_other_experiments(monkeypatch):
     def run():
         shots = experiments.progress("digits", "TELL", 0, epochs=[1], points=40, **TINY)["shots"]
-        curve = experiments.invariance("digits", 0, epochs=[1])
+        curve = experiments.invariance("digits", 0, epochs=[1], hidden_layer_sizes=[16])
         return [[shot["centers"], shot["points"]] for shot in shots], [p["kl"] for part in curve.values() for p in part]
 
     right, scored = run(), experiments.online("digits", "online TELL", 0, first=100, streamed=200)
@@ -167,7 +167,7 @@ def test_shots_in_the_plane_of_principal_components():
 
 
 def test_invariance():
-    row = experiments.invariance("digits", 0, epochs=[0, 1])
+    row = experiments.invariance("digits", 0, epochs=[0, 1], hidden_layer_sizes=[16])
     assert [point["epoch"] for point in row["autoencoder"]] == [0, 1]
     assert all(point["kl"] > 0 for point in row["joint"])
 

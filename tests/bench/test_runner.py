@@ -15,15 +15,15 @@ from neuralclust.bench import Results, plan, run, runner
 
 
 def test_finished_runs_are_not_made_again(squares, tmp_path):
-    runs, results, lines = plan([squares]), Results(tmp_path / "deep" / "rows.jsonl"), []
-    assert run(runs, results, say=lines.append) == 6
-    assert lines[0] == "0 of 6 runs have rows; 6 to go."
-    assert lines[1].startswith("[1/6] squares / x 1, seed 0")
-    assert lines[-2].startswith("[6/6] squares / x 3, seed 1; about ")
-    assert lines[-1].strip().startswith("ACC 9.0, ")
-    assert {row["acc"] for row in results.read().values()} == {0.01, 0.04, 0.09}
+    runs, results, lines = plan([squares])[1:4], Results(tmp_path / "deep" / "rows.jsonl"), []
+    assert run(runs, results, say=lines.append) == 3
+    assert lines[0] == "0 of 3 runs have rows; 3 to go."
+    assert lines[1].startswith("[1/3] squares / x 1, seed 1")
+    assert lines[-2].startswith("[3/3] squares / x 2, seed 1; about ")
+    assert lines[-1].strip().startswith("ACC 4.0, ")
+    assert {row["acc"] for row in results.read().values()} == {0.01, 0.04}
     assert run(runs, results) == 0
-    assert len(results.path.read_text().splitlines()) == 6
+    assert len(results.path.read_text().splitlines()) == 3
 
 
 def test_a_row_says_what_was_run_and_where(squares, tmp_path):
@@ -91,12 +91,14 @@ def test_a_run_that_is_killed_says_so(tasks, tmp_path):
     assert results.read()[runs[0].key]["skipped"] == "killed by signal 9, out of memory?"
 
 
-def test_shards_are_disjoint_and_whole(squares, tmp_path):
+def test_shards_are_disjoint_and_whole(squares, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_row", lambda each, rows, minutes: {"key": each.key, "skipped": "not here"})
     runs = plan([squares])
-    counts = [run(runs, Results(tmp_path / f"{i}.jsonl"), shard=(i, 3)) for i in (1, 2, 3)]
-    assert sum(counts) == 6
+    for i in (1, 2, 3):
+        run(runs, Results(tmp_path / f"{i}.jsonl"), shard=(i, 3))
     together = tmp_path / "all.jsonl"
     together.write_text("".join(p.read_text() for p in tmp_path.glob("[123].jsonl")))
+    assert len(together.read_text().splitlines()) == 6
     assert Results(together).read().keys() == {each.key for each in runs}
     with pytest.raises(ValueError, match="shard=4/3 must be i/n"):
         run(runs, Results(together), shard=(4, 3))

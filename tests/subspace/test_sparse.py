@@ -259,14 +259,15 @@ def test_copies_of_rows(solver, dtype, copies):
 @pytest.mark.parametrize("solver", [ssc_omp, elastic_net, ssc])
 def test_no_array_of_n_squared(solver):
     """Nowhere near the 8 n^2 bytes of one."""
-    X = union_of_subspaces(n=6000, d=20, rank=3, noise=0.02)[0].astype("float32")
+    n = 4000
+    X = union_of_subspaces(n=n, d=20, rank=3, noise=0.02)[0].astype("float32")
     tracemalloc.start()
     affinity(solver(X[:50]))
     tracemalloc.reset_peak()
     affinity(solver(X))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 8 * 6000**2 / 2
+    assert peak < 8 * n**2 / 2
 
 
 @pytest.mark.parametrize("solver", [ssc, elastic_net, ssc_omp, lambda X: kernel_ssc(X)])

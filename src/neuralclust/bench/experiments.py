@@ -241,14 +241,16 @@ class _Shots(_Callback):
             self.found.append((row["epoch"] + 1, copy.deepcopy(fitted_estimator)))
 
 
-def invariance(data: str, seed: int, *, epochs: list[int]) -> dict:
+def invariance(data: str, seed: int, *, epochs: list[int], **network: Any) -> dict:
     """DCSAI's Figure 1a: KL(P2 || P1) of Eq. 5 as printed, between Euclidean and cosine assignments, and the accuracy
-    of k-means on the codes, as an autoencoder learns; then the repaired DCSAI's own divergence and accuracy.
+    of k-means on the codes, as an autoencoder learns; then the repaired DCSAI's own divergence and accuracy. Both have
+    networks of these parameters.
     """
     from neuralclust import DCSAI, AEKMeans
 
     X, y, k = load(data)
-    noisy: dict[str, Any] = {"noise": 0.3, "tol": 0.0, "random_state": seed}
+    network = {name: _value(value) for name, value in network.items()}
+    noisy: dict[str, Any] = {"noise": 0.3, "tol": 0.0, "random_state": seed, **network}
     learning = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -258,7 +260,7 @@ def invariance(data: str, seed: int, *, epochs: list[int]) -> dict:
             printed = DCSAI(k, metric="cosine", variant="paper", max_epochs=0, **settings).fit(X)
             learning.append({"epoch": number, "kl": printed.loss_, **scores(y, dae.labels_)})
         scorer = ScoreEpochs(X, y, {"acc": metrics.clustering_accuracy})
-        model = DCSAI(k, metric="cosine", random_state=seed).set_callbacks(scorer).fit(X)
+        model = DCSAI(k, metric="cosine", random_state=seed, **network).set_callbacks(scorer).fit(X)
     rows = [row for row in model.history_ if row["stage"] == "fit"]
     joint = [{"epoch": r["epoch"], "kl": r["clu"], "acc": s["acc"]} for r, s in zip(rows, scorer.scores_, strict=True)]
     return {"autoencoder": learning, "joint": joint}
