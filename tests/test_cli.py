@@ -439,9 +439,26 @@ def test_warnings_and_errors_speak_of_columns_and_options(folder, fails, capsys)
     assert "Column 'weight' has " in warning
     assert "Set --standardize True" in warning
     assert "n_samples=60 should be >= --n-clusters 61" in fails("fit", "X.csv", *TINY, "--n-clusters", 61)
+    assert "--resume needs --checkpoint, the folder" in fails(
+        "fit", "X.csv", *TINY, "--standardize", "true", "--resume"
+    )
     X[7, 3] = np.nan
     np.savetxt("X.csv", X, **table)
     assert "in row 7, column 'size'" in fails("fit", "X.csv", *TINY)
+    assert "in row 7, column 'size'" in fails("predict", "neuralclust-fit/model", "X.csv")
+    os.makedirs("lr=0.1/column 9")
+    os.rename("X.csv", "lr=0.1/column 9/n_init=3.csv")
+    assert "lr=0.1/column 9/n_init=3.csv: " in fails("fit", "lr=0.1/column 9/n_init=3.csv", *TINY, "--drop", "none")
+    assert "lr=0.2/X.csv: there is no such file" in fails("fit", "lr=0.2/X.csv", *TINY)
+
+
+def test_components_are_clusters_only_where_they_are(folder, data):
+    np.save("X.npy", abs(data[0]))
+    fit = ["fit", "X.npy", "--n-clusters", "3", "--quiet", "--out", "run"]
+    for method in ("nmf", "spectralclustering"):
+        assert cli.main([*fit, "--method", method, "--n-components", "4"]) == 0
+    assert json.loads(Path("run/run.json").read_text())["parameters"] == {"n_components": 4}
+    assert cli.main([*fit, "--method", "gaussianmixture"]) == 0
 
 
 def test_sparse_rows_are_for_every_method(folder, data):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from sklearn.utils.validation import check_array
 
 
@@ -86,6 +87,8 @@ def explained(error: Exception, X: Any) -> Exception:
 
 
 def _first_text(X: Any) -> str | None:
+    if sp.issparse(X) or getattr(getattr(X, "dtype", None), "kind", "O") not in "OUST":
+        return None  # numbers, however many
     entries = np.asarray(X, dtype=object).ravel()
     return next((entry for entry in entries if isinstance(entry, str)), None)
 

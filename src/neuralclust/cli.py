@@ -213,8 +213,9 @@ def _option(parameter: str) -> str:
 
 
 def _parameters(estimator: Any) -> list[str]:
-    fixed = ("n_clusters", "n_components", "method")  # by the options of these names
-    return [name for name in estimator.get_params(deep=False) if name not in fixed]
+    names = list(estimator.get_params(deep=False))
+    fixed = ["n_clusters" if "n_clusters" in names else "n_components", "method"]  # --n-clusters and --method
+    return [name for name in names if name not in fixed]
 
 
 def _parameter_help(cls: type) -> dict[str, str]:
@@ -275,7 +276,6 @@ def _fit(args: argparse.Namespace) -> None:
         raise ValueError(f"{method} has no epochs to write down: --checkpoint is for the neural methods.")
     how = {"checkpoint": args.checkpoint, "resume": args.resume} if ours else {}
     X, names = read_data(args.data, args.drop)
-    args.columns = names
     if not ours and X.ndim > 2:  # images: the neural methods flatten them for themselves
         X = X.reshape(len(X), -1)
     if hasattr(X, "toarray") and not estimator.__sklearn_tags__().input_tags.sparse:
@@ -290,6 +290,7 @@ def _fit(args: argparse.Namespace) -> None:
         if hasattr(estimator, "set_callbacks") and not args.quiet:
             _show_progress(estimator)
         start = time.perf_counter()
+        args.speaks, args.columns = estimator, names
         try:
             labels = estimator.fit(X, **how).labels_ if ours else estimator.fit_predict(X)
         except KeyboardInterrupt:
@@ -301,6 +302,7 @@ def _fit(args: argparse.Namespace) -> None:
                 f"the last epoch is in {args.checkpoint}: the same command with --resume goes on from there"
             ) from None
         seconds = time.perf_counter() - start
+        args.speaks = None
         if ours:
             if names is not None:  # as of a data frame
                 import numpy as np
@@ -348,7 +350,9 @@ def _predict(args: argparse.Namespace) -> None:
     known = vars(model).pop("feature_names_in_", None)  # or scikit-learn warns that an array has no names
     if names is not None and known is not None:
         _compare_columns(args.data, names, list(known))
+    args.speaks, args.columns = model, names
     text = labels_as_csv(model.predict(X), model.predict_proba(X) if args.proba else None)
+    args.speaks = None
     if args.out is None:
         sys.stdout.write(text)
     else:
@@ -438,11 +442,24 @@ def _show_progress(estimator: Any) -> None:
 
 
 def _show(kind: str, message: Warning | Exception | str, args: argparse.Namespace) -> None:
-    """A warning or an error, with parameters as options and columns by their names in the file."""
     text = " ".join(str(message).split()) or type(message).__name__
-    if estimator := getattr(args, "estimator", None):
-        names = "|".join(["n_clusters", *_parameters(estimator)])
-        text = re.sub(rf"\b({names})=(?=\S)", lambda found: f"{_option(found[1])} ", text)
-    if columns := getattr(args, "columns", None):
-        text = re.sub(r"\b([Cc]olumn) (\d+)\b( of X)?", lambda found: f"{found[1]} {columns[int(found[2])]!r}", text)
+    if (model := getattr(args, "speaks", None)) is not None:
+        text = _as_typed(text, model, args.columns)
     print(f"neuralclust: {kind}: {text}", file=sys.stderr)
+
+
+def _as_typed(text: str, estimator: Any, columns: list[str] | None) -> str:
+    """What an estimator says, with its parameters as options and the columns by their names in the file."""
+    names = "|".join(["n_clusters", "checkpoint", *_parameters(estimator)])
+    text = text.replace("resume=True", "--resume")
+    text = re.sub(  # in a path it is no parameter
+        rf"(?<![\w/\\])({names})=(?=([\w'\"(\[-])?)(?!\S*[/\\])",
+        lambda found: _option(found[1]) + " " * (found[2] is not None),
+        text,
+    )
+
+    def name(found: re.Match[str]) -> str:
+        number = int(found[2])
+        return f"{found[1]} {columns[number]!r}" if columns and number < len(columns) else found[0]
+
+    return re.sub(r"\b([Cc]olumn) (\d+)\b( of X)?", name, text)

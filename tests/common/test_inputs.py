@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -188,6 +189,17 @@ BAD = {
         "Rescale X",
     ),
 }
+
+
+def test_refusing_a_large_array_makes_no_copy_of_it(easy):
+    model = small("TELL").fit(easy[0])
+    X = np.zeros((100_000, 17), dtype=np.float32)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="17 features"):
+        model.predict(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -252,6 +252,16 @@ def test_codes_are_checked(layer):
         for wrong in (torch.zeros(5, 3), torch.zeros(4), torch.zeros(2, 4, 4)):
             with pytest.raises(ValueError, match=r"must be of shape \(b, 4\)"):
                 call(wrong)
+    if isinstance(layer, (KMeansNetLayer, TELLLayer, InvarianceLayer)):
+        with pytest.raises(TypeError, match="takes a tensor of codes"):
+            layer.loss(torch.zeros(5, 4), np.zeros((5, 4)))
+        with pytest.raises(ValueError, match=r"must be of shape \(b, 4\)"):
+            layer.loss(torch.zeros(5, 4), torch.zeros(5, 3))
+
+
+def test_codes_may_be_float64():
+    for layer in (CentroidLayer(4, 3), KMeansNetLayer(4, 3), TELLLayer(4, 3), InvarianceLayer(4, 3)):
+        assert torch.isfinite(layer.loss(torch.rand(5, 4, dtype=torch.float64)))
 
 
 def test_a_balanced_target_needs_clusters():

@@ -57,7 +57,10 @@ class Centroids(nn.Module):
         """
         name = type(self).__name__
         if not isinstance(z, Tensor):
-            raise TypeError(f"{name} takes a tensor of codes, not a {type(z).__name__}: pass torch.as_tensor(z).")
+            raise TypeError(
+                f"{name} takes a tensor of codes, not a {type(z).__name__}: pass torch.as_tensor(z, "
+                f"dtype=torch.float32)."
+            )
         if z.ndim != 2 or z.shape[1] != self.embed_dim:
             raise ValueError(
                 f"z of shape {tuple(z.shape)} must be of shape (b, {self.embed_dim}): a code a row, of the embed_dim "
@@ -189,7 +192,7 @@ class CentroidLayer(Centroids):
 
     def loss(self, z: Tensor) -> Tensor:
         """Mean squared distance to the nearest centre: inertia per row."""
-        return squared_euclidean(self._codes(z), self.centers).min(dim=1).values.mean()
+        return squared_euclidean(self._codes(z), self.centers.to(z.dtype)).min(dim=1).values.mean()
 
     @torch.no_grad()
     def count_(self, z: Tensor) -> None:
@@ -330,7 +333,7 @@ class KMeansNetLayer(Centroids):
         The cross-entropy then moves the codes alone, and Eq. 7 the centres alone.
         """
         balanced = self.target is not None
-        z = self._codes(z)
+        z, views = self._codes(z), tuple(map(self._codes, views))
         s = self.logits(z.detach() if balanced else z)
         indicator = hard_assignment(s) if self.assignment == "hard" else s.softmax(dim=1)
         pulled = [s] if balanced else [s, *map(self.logits, views)]
@@ -429,7 +432,7 @@ class TELLLayer(Centroids):
 
         If balanced, plus the cross-entropy, which then moves the codes alone, and Eq. 13 the centres alone.
         """
-        z = self._codes(z)
+        z, views = self._codes(z), tuple(map(self._codes, views))
         if self.target is None:
             nearest = self.cosine(z).argmax(dim=1, keepdim=True)
             cosines = [self.cosine(each).gather(1, nearest) for each in (z, *views)]

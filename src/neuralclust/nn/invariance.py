@@ -178,7 +178,8 @@ class InvarianceLayer(Centroids):
         Frequencies are those of the batch in the printed loss and running means otherwise, while training; the stored
         ones in evaluation mode.
         """
-        closeness = self.closeness(self._codes(z))
+        z, views = self._codes(z), tuple(map(self._codes, views))
+        closeness = self.closeness(z)
         if self.printed:
             each = [self._printed_loss(q) for q in (closeness, *map(self.closeness, views))]
             return torch.stack(each).mean()
