@@ -16,6 +16,7 @@ from torch import nn
 
 import neuralclust
 from neuralclust import TELL, AEKMeans, Checkpoint, training
+from neuralclust.augment import Chain, FeatureMask
 from neuralclust.callbacks import EarlyStopping
 from neuralclust.checkpoint import FILE
 
@@ -315,3 +316,15 @@ def test_kill_minus_nine(tmp_path):
     a, b = neuralclust.load(whole / "model"), neuralclust.load(killed / "model")
     assert_same(a, b)
     assert not list(Path(killed).glob(".*.tmp"))
+
+
+def test_augmentations_of_other_strength_are_another_fit(tmp_path, easy, kill_at):
+    def model(share):
+        return small("KMeansNet", augment=Chain([FeatureMask(share)]))
+
+    kill_at(15)
+    with pytest.raises(Killed):
+        model(0.1).fit(easy[0], checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="is of a fit with augment="):
+        model(0.9).fit(easy[0], checkpoint=tmp_path, resume=True)
+    model(0.1).fit(easy[0], checkpoint=tmp_path, resume=True)

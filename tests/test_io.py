@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import neuralclust
+from neuralclust import AEKMeans, load
 from neuralclust.io import _digest
 from tests.conftest import small
 
@@ -282,3 +283,43 @@ def test_several_metrics_come_back_as_they_were(easy, tmp_path):
     model = small("DCSAI", metric=("cosine", "cityblock")).fit(easy[0])
     model.save(tmp_path / "m")
     assert neuralclust.load(tmp_path / "m").get_params() == model.get_params()
+
+
+def test_a_link_to_a_model_stays_a_link(tmp_path, easy):
+    model = small("AEKMeans", encoder=None).fit(easy[0])
+    (tmp_path / "current").symlink_to(tmp_path / "v1")
+    for _ in range(2):
+        model.save(tmp_path / "current")
+    assert (tmp_path / "current").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]
+    assert np.array_equal(load(tmp_path / "v1").labels_, model.labels_)
+
+
+class Loose(torch.nn.Module):
+    """A buffer that no state dict has, and one layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("waves", torch.randn(16, 6), persistent=False)
+        self.first = torch.nn.Linear(6, 6)
+        self.second = self.first
+
+    def forward(self, x):
+        return self.second(self.first(torch.sin(x @ self.waves)))
+
+
+def test_encoders_are_saved_whole(tmp_path, easy):
+    model = small("KMeansNet", encoder=Loose()).fit(easy[0])
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model", encoder=Loose())
+    assert np.array_equal(again.transform(easy[0]), model.transform(easy[0]))
+
+
+def test_a_subclass_is_refused_before_it_is_lost(tmp_path, easy):
+    class Own(AEKMeans):
+        pass
+
+    model = Own(3, encoder=None).fit(easy[0])
+    with pytest.raises(TypeError, match=r"Own is not a class of this library.*joblib"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

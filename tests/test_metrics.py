@@ -94,3 +94,8 @@ def test_missing_labels_are_refused(metric):
         getattr(metrics, metric)([0.0, np.nan, 1.0], [0, 0, 1])
     with pytest.raises(ValueError, match="labels_pred has 2 missing"):
         getattr(metrics, metric)([0, 0, 1], [np.nan, np.nan, 1.0])
+
+
+def test_columns_of_labels_are_matched_as_vectors():
+    found = metrics.match_labels(np.array([[3], [3], [5]]), np.array([[1], [1], [0]]))
+    assert found.tolist() == [3, 3, 5]

@@ -131,7 +131,7 @@ def test_what_is_not_there_and_what_is_in_the_way(tmp_path, rows):
     with pytest.raises(ValueError, match=r"not a whole \.npy file"):
         open_rows(tmp_path / "broken.npy")
     (tmp_path / "table.rows.npy").write_text("mine")
-    with pytest.raises(FileExistsError, match="was not written from"):
+    with pytest.raises(FileExistsError, match="is not what was written from"):
         open_rows(write(tmp_path / "table", rows))
     assert (tmp_path / "table.rows.npy").read_text() == "mine"
 
@@ -157,3 +157,27 @@ def test_a_path_is_not_data(tmp_path):
         AEKMeans(3).fit(str(tmp_path))
     with pytest.raises(TypeError, match="open_rows"):
         neuralclust.TELL(3).fit(tmp_path)
+
+
+def test_numbers_of_a_data_frames_rows_are_no_column(tmp_path):
+    pd = pytest.importorskip("pandas")
+    pd.DataFrame({"a": [1.0, 2, 3]}, index=[7, 1, 2]).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"column '__index_level_0__', the numbers .* index=False"):
+        open_rows(tmp_path / "x.parquet")
+
+
+def test_a_link_may_have_the_ending_that_its_file_lacks(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(3))
+    (tmp_path / "x.npy").rename(tmp_path / "blob")
+    (tmp_path / "x.npy").symlink_to(tmp_path / "blob")
+    assert open_rows(tmp_path / "x.npy").shape == (3, 3)
+
+
+def test_a_cache_that_is_not_ours_any_more_is_told_and_kept(tmp_path):
+    pq.write_table(pa.table({"a": np.arange(4.0), "b": np.ones(4)}), tmp_path / "x.parquet")
+    cache = tmp_path / "rows.npy"
+    assert open_rows(tmp_path / "x.parquet", cache=cache).shape == (4, 2)
+    np.save(cache, np.zeros((5, 7)))
+    with pytest.raises(FileExistsError, match="is not what was written from"):
+        open_rows(tmp_path / "x.parquet", cache=cache)
+    assert np.load(cache).shape == (5, 7)

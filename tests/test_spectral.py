@@ -163,3 +163,11 @@ def test_the_slow_driver_is_there_if_the_fast_one_fails(monkeypatch):
     expected = np.abs(spectral.leading_eigenvectors(a, 2))
     monkeypatch.setattr(spectral, "eigh", fails)
     assert np.allclose(np.abs(spectral.leading_eigenvectors(a, 2)), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, bool])
+def test_cuts_of_whole_weights_do_not_overflow(dtype):
+    graph = np.kron(np.eye(2), np.ones((300, 300)))
+    graph[0, 599] = graph[599, 0] = 1
+    labels = np.repeat([0, 1, 0], [300, 200, 100])
+    assert normalized_cut(graph.astype(dtype), labels, 2) == pytest.approx(normalized_cut(graph, labels, 2))

@@ -44,7 +44,11 @@ from neuralclust.training import (
 AUGMENT: list[Any] = [StrOptions(set(AUGMENTATIONS)), callable, None]  # what the parameter of that name may be
 
 # Parameters that shape the network and the rows it sees, which partial_fit keeps.
-_SHAPES = {"n_clusters", "embed_dim", "hidden_layer_sizes", "encoder", "variant", "standardize"}
+_SHAPES = {
+    "n_clusters", "embed_dim", "hidden_layer_sizes", "encoder", "variant", "standardize", "normalize", "alpha",
+    "temperature", "target", "assignment", "coupled", "metric", "predict_from", "eps", "n_neighbors", "bandwidth",
+    "n_layers", "n_anchors",
+}  # fmt: skip
 
 # of methods whose encoder can learn the clusters of a graph first
 INIT: list[Any] = [StrOptions({"graph", "spectral", "k-means", "k-means++", "random"}), np.ndarray, None]
@@ -274,7 +278,7 @@ class NeuralClusterer(
             before = {name: value.clone() for name, value in learning.state_dict().items()}
             try:
                 with seeded(seed, device):
-                    for index, x in source.batches(consecutive(len(source), recipe.batch_size)):
+                    for index, x in source.batches(_no_single(consecutive(len(source), recipe.batch_size))):
                         x = prepared(self.module_, x, device)
                         if forgetting is None:
                             centers.step(self.module_.eval(), x, index)
@@ -286,14 +290,15 @@ class NeuralClusterer(
                             # The next rows may all be of one cluster: they say nothing of how frequent it is.
                             self.module_.train().head.eval()
                             encoder.step(self.module_, x, index)
+                if not all(bool(torch.isfinite(value).all()) for value in learning.state_dict().values()):
+                    learning.load_state_dict(before)
+                    self.__dict__.pop("_online", None)
+                    warn("Non-finite weights after partial_fit; those from before were restored. A lower lr helps.")
+                self.labels_ = self._predict(source)
             except BaseException:
                 learning.load_state_dict(before)
+                self.module_.eval()
                 raise
-            if not all(bool(torch.isfinite(value).all()) for value in learning.state_dict().values()):
-                learning.load_state_dict(before)
-                self.__dict__.pop("_online", None)
-                warn("Non-finite weights after partial_fit; those from before were restored. A lower lr helps.")
-            self.labels_ = self._predict(source)
         return self
 
     def _online_updates(self, recipe: SimpleNamespace) -> tuple[Any, Update | None, Iterator[int]]:
@@ -399,12 +404,21 @@ class NeuralClusterer(
         return tags
 
 
+def _no_single(batches: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The batches, a last one of a single row joined to the one before: batch norm can do nothing with one row."""
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        *batches, last, single = batches
+        batches.append(torch.cat([last, single]))
+    return batches
+
+
 @contextmanager
 def _all_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
     """Leave the estimator exactly as it was if the block fails, but for what the optimisers of a stream remember."""
     before = {key: value for key, value in vars(estimator).items() if key != "_online"}
     try:
-        yield
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's code is in
+            yield
     except BaseException:
         now = vars(estimator)
         kept = {key: now[key] for key in now if key.startswith(("_skl", "_callback"))}  # callbacks end later

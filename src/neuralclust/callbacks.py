@@ -220,6 +220,9 @@ class ScoreEpochs(_Callback):
         self.every = every
         self.scores_: list[dict[str, Any]] = []
 
+    def setup(self, estimator: Any, context: Any) -> None:
+        self.scores_ = []  # those of an earlier fit are not of this one
+
     def on_epoch_end(self, row: dict[str, Any], fitted_estimator: Any) -> None:
         if fitted_estimator is None or row["epoch"] % self.every:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from neuralclust import __version__
 from neuralclust.data import ArraySource
+from neuralclust.nn.module import load_state, state_of
 
 if TYPE_CHECKING:
     from neuralclust.data import Source
@@ -188,11 +190,8 @@ class Keeper:
         return {**position, "before": _part(tensors, "before")}
 
     def _load(self, module: ClusterModule, values: dict[str, Tensor]) -> None:
-        loose = {name: buffer for name, buffer in module.named_buffers() if name not in module.state_dict()}
         try:
-            for name, buffer in loose.items():
-                buffer.copy_(values.pop(name))
-            module.load_state_dict(values)
+            load_state(module, values)
         except (RuntimeError, KeyError) as error:
             raise ValueError(f"{self.path} is of a fit of another network: {error}. Give another folder.") from error
 
@@ -223,8 +222,7 @@ class Keeper:
         late = time.monotonic() - self._last >= self.settings.every_seconds
         if not done and not (late and len(rows) % self.settings.every_epochs == 0):
             return
-        loose = dict(module.named_buffers())  # also those that a state dict leaves out
-        tensors = {**_named("module", {**loose, **module.state_dict()}), **_named("before", before)}
+        tensors = {**_named("module", state_of(module)), **_named("before", before)}
         tensors |= _named("memory", self.memory)
         for i, optimizer in enumerate(optimizers):
             for number, values in optimizer.state_dict()["state"].items():
@@ -234,7 +232,7 @@ class Keeper:
             tensors["random.cuda"] = torch.cuda.get_rng_state(module.shift.device)
         if self.best is not None:
             best = self.best[1]
-            tensors |= _named("best", {**dict(best.named_buffers()), **best.state_dict()})
+            tensors |= _named("best", state_of(best))
         self._put(
             {
                 "stage": stage, "rows": rows, "batch": batch, "done": done, "history": self._history, "run": self._run,
@@ -301,6 +299,8 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with path.open("rb"):  # what cannot be opened is not damaged
+        pass
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -352,11 +352,17 @@ def _told(value: Any) -> Any:
     if isinstance(value, np.random.RandomState):
         return "RandomState"
     if isinstance(value, nn.Module):
-        state = {**dict(value.named_buffers()), **value.state_dict()}
+        state = state_of(value)
         learns = [name for name, p in value.named_parameters() if p.requires_grad]
         return f"{value!r} {learns} {_digest('', state)[:16]}"
     if isinstance(value, np.ndarray):
         return f"array {value.shape} {hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]}"
+    if isinstance(value, functools.partial):
+        return [_told(value.func), repr(value.args), repr(value.keywords)]
+    if isinstance(value, (list, tuple)) and any(map(callable, value)):
+        return [_told(each) for each in value]
+    if callable(value) and not isinstance(value, type) and (own := getattr(value, "__dict__", None)):
+        return [type(value).__qualname__, {name: _told(each) for name, each in own.items()}]
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
     return _plain(value)

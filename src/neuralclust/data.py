@@ -14,6 +14,7 @@ import torch
 from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -176,9 +177,13 @@ def as_source(estimator: Any, X: Any, *, reset: bool) -> Source:
         )
     if len(dataset) == 0:  # type: ignore[arg-type]
         raise ValueError("The Dataset has 0 rows; at least 1 is needed.")
-    if loader is not None and not isinstance(loader.sampler, (SequentialSampler, RandomSampler)):
+    sampler = None if loader is None else loader.sampler
+    if loader is not None and loader.batch_sampler is not None:  # it may be the user's own, beside a plain sampler
+        sampler = loader.batch_sampler
+        sampler = sampler.sampler if type(sampler) is BatchSampler else sampler
+    if loader is not None and not isinstance(sampler, (SequentialSampler, RandomSampler)):
         raise ValueError(
-            f"The DataLoader draws rows by a {type(loader.sampler).__name__}, but every row is used, in an order of "
+            f"The DataLoader draws rows by a {type(sampler).__name__}, but every row is used, in an order of "
             f"our own. Pass torch.utils.data.Subset(dataset, indices) to choose rows."
         )
     plain = loader is None or (loader.num_workers == 0 and loader.collate_fn is default_collate)

@@ -21,6 +21,7 @@ from torch import nn
 
 from neuralclust import __version__
 from neuralclust._warn import warn
+from neuralclust.nn.module import load_state, state_of
 from neuralclust.peers import writes
 from neuralclust.registry import METHODS, resolve
 from neuralclust.runtime import resolve_device, seeded
@@ -67,7 +68,12 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     check_is_fitted(estimator)
     if not writes():
         return
-    path = Path(path)
+    name = type(estimator).__name__
+    if name not in METHODS or resolve(name) is not type(estimator):
+        raise TypeError(
+            f"{name} is not a class of this library, and load could not make it. Use joblib.dump, or pickle."
+        )
+    path = Path(path).resolve()  # a link stays, and what it points to is written
     if path.exists() and not _is_ours(path):
         raise FileExistsError(f"{path} exists and is not a model folder of ours. Give a new path, or remove it first.")
     if callable(estimator._fitted_params.get("augment")):
@@ -80,7 +86,10 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     new, old = path.with_name(f".{path.name}.{mark}.new"), path.with_name(f".{path.name}.{mark}.old")
     try:
         new.mkdir()
-        tensors = {name: value.detach().cpu().contiguous() for name, value in estimator.module_.state_dict().items()}
+        # Copies: tied weights are one tensor under two names, which the format refuses.
+        tensors = {
+            name: value.detach().cpu().clone().contiguous() for name, value in state_of(estimator.module_).items()
+        }
         tensors["labels_"] = torch.from_numpy(np.ascontiguousarray(estimator.labels_))
         save_file(tensors, new / TENSORS)
         config = _describe(estimator)
@@ -187,19 +196,22 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
         with seeded(0, torch.device("cpu")):  # a decoder is drawn before its weights are read
             module = estimator._build(shape, recipe)
     else:
-        with torch.device("meta"):  # shapes only: a hostile size cannot fill the memory before it is compared
+        with (
+            seeded(0, torch.device("cpu")),
+            torch.device("meta"),
+        ):  # shapes only: a hostile size cannot fill the memory before it is compared
             module = estimator._build(shape, recipe)
     for name in ("shift", "scale"):
         if tensors[name].shape == shape:  # a row, in place of one number
             setattr(module, name, tensors[name].to(getattr(module, name).dtype))
-    expected = {name: (tuple(v.shape), v.dtype) for name, v in module.state_dict().items()}
+    expected = {name: (tuple(v.shape), v.dtype) for name, v in state_of(module).items()}
     found = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}
     if expected != found:
         differs = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         raise ValueError(f"its tensors are not those of its parameters, first {differs[0]!r}")
     if not isinstance(estimator.encoder, nn.Module):
         module = module.to_empty(device="cpu")
-    module.load_state_dict(tensors)
+    load_state(module, tensors)
     _require(bool((module.scale > 0).all()) and float(module.variance) >= 0, "'scale' or 'variance'")
     estimator.module_ = module.eval()
     estimator.labels_ = labels.numpy()

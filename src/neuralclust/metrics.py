@@ -88,7 +88,7 @@ def match_labels(labels_true: ArrayLike, labels_pred: ArrayLike) -> np.ndarray:
     """
     counts = _contingency(labels_true, labels_pred)
     classes = np.unique(labels_true)
-    _, cluster = np.unique(labels_pred, return_inverse=True)
+    _, cluster = np.unique(column_or_1d(labels_pred), return_inverse=True)
     rows, columns = linear_sum_assignment(counts, maximize=True)
     name = np.full(counts.shape[1], -1, dtype=_holds_minus_one(classes.dtype))
     name[columns] = classes[rows]

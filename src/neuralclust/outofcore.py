@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | N
     ...     open_rows(folder, cache=f"{folder}/rows.npy").shape
     (12, 2)
     """
-    path = Path(path).resolve()
+    path = Path(path).absolute()  # not resolved: a link may have the ending that its file lacks
     if path.suffix.lower() == ".npy":
         return _mapped(path)
     files = _parquet_files(path)
@@ -72,8 +73,10 @@ def open_rows(path: str | os.PathLike[str], *, cache: str | os.PathLike[str] | N
     sources = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     told = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
     if not _is_copy(target, note, told):
-        if target.exists() and not note.exists():
-            raise FileExistsError(f"{target} exists and was not written from {path}. Give cache= another name.")
+        if target.exists() and not (note.exists() and note.read_text().endswith(_stamp(target))):
+            raise FileExistsError(
+                f"{target} exists and is not what was written from {path}. Give cache= another name, or remove it."
+            )
         _copy(files, target, note, told)
     return _mapped(target)
 
@@ -84,7 +87,12 @@ def column_names(path: Path) -> list[str]:
 
 
 def _is_copy(target: Path, note: Path, told: str) -> bool:
-    return target.exists() and note.exists() and note.read_text() == told
+    return target.exists() and note.exists() and note.read_text() == told + _stamp(target)
+
+
+def _stamp(file: Path) -> str:
+    about = file.stat()
+    return f" {about.st_size} {about.st_mtime_ns}"
 
 
 def _mapped(path: Path) -> np.memmap:
@@ -118,6 +126,11 @@ def _copy(files: list[Path], target: Path, note: Path, told: str) -> None:
         if names != columns:
             differing = sorted(set(columns) ^ set(names)) or "in another order"
             raise ValueError(f"{file} has other columns than {files[0].name}: {differing}.")
+    if index := [name for name in columns if re.fullmatch(r"__index_level_\d+__", name)]:
+        raise ValueError(
+            f"{files[0]} has the column {index[0]!r}, the numbers of a data frame's rows. Write it with "
+            f"to_parquet(..., index=False)."
+        )
     files = [file for file, (rows, _) in zip(files, schemas, strict=True) if rows]
     if not files:
         raise ValueError(f"{target}: the Parquet files have no rows.")
@@ -142,7 +155,7 @@ def _copy(files: list[Path], target: Path, note: Path, told: str) -> None:
                     out.write(np.ascontiguousarray(rows, dtype).data)
         if not _is_copy(target, note, told):  # another process may have been faster
             target.unlink(missing_ok=True)  # the note must never be of another copy, wherever this ends
-            note.write_text(told)
+            note.write_text(told + _stamp(new))
             os.replace(new, target)
     except OSError as error:
         raise OSError(f"{target} cannot be written: {error.strerror or error}. Give another cache=.") from error

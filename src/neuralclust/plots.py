@@ -6,6 +6,7 @@ They need matplotlib: ``pip install 'neuralclust[report]'``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,8 @@ def history(history: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, 
         panels[-1].set_title("Agreement with the classes")
         panels[-1].set_ylabel("percent")
         names = [name for name in scores[0] if name not in _WHERE]
-        for name, color, style in zip(names, (COLORS[0], COLORS[6], COLORS[4]), ("-", "--", "-."), strict=False):
+        looks = zip(cycle((COLORS[0], COLORS[6], COLORS[4], COLORS[2])), cycle(("-", "--", "-.", ":", (0, (1, 3)))))
+        for name, (color, style) in zip(names, looks, strict=False):
             _lines(panels[-1], scores, name, first_joint, factor=100, color=color, linestyle=style, label=name)
         panels[-1].legend(frameon=False, loc="best")
     for panel in panels:

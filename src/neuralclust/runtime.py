@@ -56,6 +56,17 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 @contextmanager
+def _in_float32() -> Iterator[None]:
+    """Networks are made in float32, whatever torch's default is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """Run with torch's random state set to ``seed`` and put the old state back afterwards.
 
@@ -67,7 +78,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
         A CPU generator of the same seed, for the order of the rows.
     """
     devices = [device] if device.type == "cuda" else []
-    with _TURN, torch.random.fork_rng(devices):
+    with _TURN, torch.random.fork_rng(devices), _in_float32():
         torch.default_generator.manual_seed(seed)
         if devices:
             with torch.cuda.device(device):

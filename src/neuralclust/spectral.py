@@ -102,7 +102,8 @@ def _normalized_cuts(graph: Any, partitions: Sequence[np.ndarray], n_clusters: i
     if sp.issparse(graph):
         edges = sp.coo_array(graph)
         return [_sparse_cut(edges, labels, n_clusters) for labels in partitions]
-    members = np.concatenate([np.eye(n_clusters, dtype=graph.dtype)[labels] for labels in partitions], axis=1)
+    counts = np.result_type(graph.dtype, np.float32)  # sums of small integers overflow in their own dtype
+    members = np.concatenate([np.eye(n_clusters, dtype=counts)[labels] for labels in partitions], axis=1)
     weights = (graph @ members).reshape(len(graph), len(partitions), n_clusters)  # of each row to each cluster
     cuts = []
     for weight, labels in zip(weights.swapaxes(0, 1), partitions, strict=True):

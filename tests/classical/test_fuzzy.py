@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from neuralclust.classical.fuzzy import FuzzyCMeans
+from neuralclust.classical.zeta import ZetaClustering
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +174,9 @@ def test_a_data_frame_is_no_cause_for_warnings():
         warnings.simplefilter("error")
         model = FuzzyCMeans(2, random_state=0).fit(X)
         assert np.array_equal(model.predict(X), model.labels_)
+
+
+def test_squares_that_overflow_are_told():
+    for method in (FuzzyCMeans(2), ZetaClustering(2)):
+        with pytest.raises(ValueError, match="whose squares float64 cannot hold"):
+            method.fit(1e160 * np.arange(12.0).reshape(6, 2))

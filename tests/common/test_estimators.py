@@ -579,3 +579,59 @@ def test_a_callback_may_score_the_model_so_far(method, easy):
     assert found or method == "AEKMeans"  # which has no joint training
     assert all(np.isfinite(score) and n == 240 for score, n in found)
     assert model.score(X) == pytest.approx(-model.loss_, rel=1e-4)
+
+
+def test_torchs_modes_and_default_dtype_do_not_count(tmp_path, easy):
+    X, _ = easy
+    plain = small("KMeansNet").fit(X)
+    plain.save(tmp_path / "model")
+    with torch.inference_mode():
+        assert np.array_equal(small("KMeansNet").fit(X).transform(X), plain.transform(X))
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = small("KMeansNet").fit(X)
+        loaded = neuralclust.load(tmp_path / "model")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for other in (model, loaded):
+        assert np.array_equal(other.transform(X), plain.transform(X))
+
+
+class Flaky(torch.utils.data.Dataset):
+    """Rows that can be read some sixty times."""
+
+    def __init__(self, X):
+        self.X, self.reads = X, 0
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, row):
+        self.reads += 1
+        if self.reads > 60:
+            raise OSError("the disk is gone")
+        return torch.from_numpy(self.X[row])
+
+
+def test_a_stream_that_fails_at_its_labels_changes_nothing(easy):
+    X = easy[0].copy()
+    model = small("AEKMeans", encoder=None).fit(X)
+    before = weights(model)
+    with pytest.raises(OSError, match="the disk is gone"):
+        model.partial_fit(Flaky(X), forgetting=1.0)
+    assert weights(model) == before
+
+
+def test_a_stream_may_end_in_a_single_row(easy):
+    X, _ = easy
+    layers = torch.nn.Linear(16, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 4)
+    model = small("KMeansNet", encoder=torch.nn.Sequential(*layers), batch_size=32).fit(X)
+    assert len(model.partial_fit(X[:65], train_encoder=True).labels_) == 65
+
+
+@pytest.mark.parametrize(("method", "params"), [("DCSAI", {"metric": "cosine"}), ("KMeansNet", {"alpha": 500.0})])
+def test_a_stream_cannot_change_what_a_layer_was_made_with(easy, method, params):
+    model = small(method, encoder=None).fit(easy[0]).set_params(**params)
+    (name,) = params
+    with pytest.raises(ValueError, match=f"{name}=.* was set after the fit"):
+        model.partial_fit(easy[0])

@@ -16,7 +16,16 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics import adjusted_rand_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from tests.conftest import small
 
@@ -657,3 +666,12 @@ def test_paths_are_not_rows():
     for path, reader in (("a.csv", "pandas.read_csv"), ("a.TSV", "pandas.read_csv"), ("a.npy", "open_rows")):
         with pytest.raises(TypeError, match=reader):
             small("AEKMeans").fit(path)
+
+
+def test_a_batch_sampler_of_some_rows_is_refused(easy):
+    rows = TensorDataset(torch.tensor(easy[0]))
+    some = DataLoader(rows, batch_sampler=BatchSampler(SubsetRandomSampler(range(30)), 10, False))
+    with pytest.raises(ValueError, match="draws rows by a SubsetRandomSampler"):
+        small("AEKMeans").fit(some)
+    all_of_them = DataLoader(rows, batch_sampler=BatchSampler(SequentialSampler(rows), 10, False))
+    assert len(small("AEKMeans").fit(all_of_them).labels_) == 240

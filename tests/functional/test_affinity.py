@@ -121,3 +121,10 @@ def test_class_affinity_by_loops():
         for j in range(6):
             a, b = p[i].numpy(), p[j].numpy()
             assert float(class_affinity(p)[i, j]) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_a_long_row_unlike_the_others_is_expressed_by_nothing():
+    z = torch.tensor([[5e3, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    for c in (self_expression(z, 0.2), self_expression(z.double(), 0.2)):
+        assert torch.isfinite(c).all()
+        assert torch.equal(c[:, 0], torch.zeros(3, dtype=c.dtype))

@@ -251,3 +251,8 @@ def test_codes_that_do_not_give_the_training_rows_their_clusters_are_announced(r
     with pytest.warns(ConvergenceWarning, match="% of the training rows into their own cluster"):
         share = (model.predict(flat) == model.labels_).mean()
     assert share < 0.9
+
+
+def test_affinities_of_sparse_and_dense_coefficients_are_the_same():
+    c = np.array([[4.0, 1.0, 0.5], [1.0, 0.0, -2.0], [0.0, 3.0, 0.0]])
+    assert np.array_equal(affinity(c), affinity(sp.csr_array(c)).toarray())

@@ -27,6 +27,15 @@ class RowClusterer(ClusterMixin, BaseEstimator):
             )
         return X
 
+    def _require_squares(self, rows: np.ndarray) -> None:
+        """ValueError for rows, float64 ones, whose squares are infinite."""
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.vdot(rows, rows)):
+                raise ValueError(
+                    f"X has values as large as {np.abs(rows).max():.3g}, whose squares {rows.dtype} cannot hold. Scale "
+                    f"X down."
+                )
+
     def _warn_of_copies(self, X: np.ndarray) -> None:
         """Say so if there are fewer distinct rows than clusters: then rows that are the same are told apart."""
         few = self.n_clusters  # mostly the first rows settle it

@@ -140,6 +140,7 @@ class FuzzyCMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RowClustere
         X = self._rows(X, reset=True)
         mean = X.mean(axis=0, dtype=np.float64)
         rows = X - mean
+        self._require_squares(rows)
         self.objective_ = np.inf
         for seed in draw_seeds(self.random_state, self.n_init):
             centers, objective, n_iter = self._run(rows, kmeans_plusplus(rows, self.n_clusters, random_state=seed)[0])

@@ -191,6 +191,7 @@ class ZetaClustering(RowClusterer):
         X = self._rows(X, reset=True).astype(np.float64, copy=False)
         self._origin = X.mean(axis=0)
         self._train = X = X - self._origin  # squared distances keep their digits near the origin
+        self._require_squares(X)
         n = len(X)
         neighbors = nearest_neighbors(torch.from_numpy(X), self.n_neighbors).numpy()
         labels = np.arange(n)

@@ -42,10 +42,14 @@ def self_expression(z: Tensor, ridge: float | Tensor) -> Tensor:
         gram = z.T @ z + ridge * torch.eye(p, dtype=z.dtype, device=z.device)
         half = torch.linalg.solve_triangular(_cholesky(gram), z.T, upper=False)  # (p, b)
         theta = torch.eye(b, dtype=z.dtype, device=z.device) - half.T @ half  # ridge * T
+        # Of a long row unlike the others the diagonal cancels to 0; it is never below this.
+        least = ridge / (z.square().sum(dim=1) + ridge)
+        diagonal = torch.where(theta.diagonal() < least, least, theta.diagonal())
     else:
         gram = z @ z.T + ridge * torch.eye(b, dtype=z.dtype, device=z.device)
         theta = torch.cholesky_inverse(_cholesky(gram))
-    c = -theta / theta.diagonal()
+        diagonal = theta.diagonal()
+    c = -theta / diagonal
     return c - torch.diag(c.diagonal())
 
 

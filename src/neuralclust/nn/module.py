@@ -149,6 +149,19 @@ class ClusterModule(nn.Module):
         return self.assign(self.prepare(x))
 
 
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """All of a module's tensors by name: also the buffers that a state dict leaves out."""
+    return {**dict(module.named_buffers()), **module.state_dict()}
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a module what :func:`state_of` took from one like it; KeyError or RuntimeError if it is of another."""
+    left_out = state_of(module).keys() - module.state_dict().keys()
+    for name in left_out:
+        module.get_buffer(name).copy_(tensors[name])
+    module.load_state_dict({name: value for name, value in tensors.items() if name not in left_out})
+
+
 class _PackedProducts(TorchFunctionMode):
     """Within it, and in its thread alone, oneDNN multiplies rows by packed copies of these weights.
 

@@ -377,9 +377,9 @@ def affinity(coefficients: Any) -> Any:
     """
     if sp.issparse(coefficients):
         c = abs(sp.csr_array(coefficients, dtype=np.float64))
+        c.setdiag(0)
         most = c.max(axis=1).toarray().ravel()
         c = sp.diags_array(1 / np.where(most > 0, most, 1.0)) @ c
-        c.setdiag(0)
         return sp.csr_array(c + c.T)
     c = np.abs(coefficients).astype(np.float64)
     np.fill_diagonal(c, 0)

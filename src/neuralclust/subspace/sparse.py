@@ -39,7 +39,7 @@ def elastic_net(
         Between 0 (ridge regression: nothing is sparse) and 1 (lasso), above 0.
     tol : float, default=1e-7
         How far the optimality conditions may be violated, as a share of the largest correlation; float32 rows are
-        solved to 1e-5 at best.
+        solved to 1e-6 at best.
     on_progress : callable, optional
         Called with the share of the rows that are done.
 
