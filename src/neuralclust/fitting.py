@@ -121,10 +121,15 @@ class FitProcedure(BaseEstimator):
 
     def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         """The loss of the cluster layer on codes as they are."""
-        with torch.no_grad():
-            z = module.encode(x)
-        clu = module.head.loss(z)
+        clu = module.head.loss(self._fixed_codes(module, x))
         return {"loss": clu, "clu": clu}
+
+    @staticmethod
+    @torch.no_grad()
+    def _fixed_codes(module: ClusterModule, x: Tensor) -> Tensor:
+        """Those that predict sees: no dropout, and statistics of batch norm stay."""
+        module.autoencoder.eval()
+        return module.encode(x)
 
     def _weight(self, name: str, module: ClusterModule, power: float = 1.0) -> float | Tensor:
         """As given, or the usual one: less for rows that vary so little that all of their reconstruction is less."""
@@ -397,7 +402,8 @@ class FitProcedure(BaseEstimator):
         if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
             raise ValueError(f"hidden_layer_sizes={sizes!r} must be positive integers, such as (500, 500, 2000).")
         if isinstance(self.encoder, nn.Module):
-            autoencoder = adapt_encoder(self.encoder, shape, sizes)
+            ends = "linear" if recipe.keep_origin else "sigmoid"  # rows may be negative, or are 0 .. 1
+            autoencoder = adapt_encoder(self.encoder, shape, sizes, output_activation=ends)
         else:
             autoencoder = self._autoencoder(shape, recipe)
         autoencoder.normalize = recipe.normalize

@@ -237,3 +237,11 @@ def test_a_saved_mean_of_another_shape_is_refused(easy, tmp_path):
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match="first 'shift'"):
         load(tmp_path / "model")
+
+
+def test_a_users_encoder_gets_a_decoder_that_can_be_negative():
+    X = np.random.default_rng(0).normal(size=(60, 8)).astype("float32")
+    model = small("SSCNet", encoder=torch.nn.Linear(8, 8), pretrain_epochs=0, max_epochs=0).fit(X)
+    rows = model.module_.prepare(torch.from_numpy(X))
+    assert float(rows.min()) < 0
+    assert float(model.module_.decode(model.module_.encode(rows)).min()) < 0

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from sklearn.metrics import adjusted_rand_score
 
 from neuralclust import TELL
-from neuralclust.nn import ClusterModule
+from neuralclust.methods.tell import released_loss
+from neuralclust.nn import ClusterModule, TELLLayer
 from tests.conftest import small
 
 
@@ -254,3 +255,30 @@ def test_unequal_clusters_keep_their_sizes(method):
     share = {"DCSAI": lambda: head.expected, "NCSC": lambda: head.share}.get(method, lambda: head.target.share)()
     assert share.min() < 0.5
     assert adjusted_rand_score(y, model.labels_) > 0.95
+
+
+def test_a_view_is_pulled_to_what_its_row_chose():
+    layer = TELLLayer(2, 2).init_(torch.eye(2))
+    z, view = torch.tensor([[1.0, 0.1]]), torch.tensor([[0.1, 1.0]])
+    expected = 1 / 0.5 * (2 * 0.5 - torch.tensor([2 * 0.5 * torch.cosine_similarity(view, torch.eye(2)[:1])[0], 0.0]))
+    assert float(released_loss(layer, z, 1.0, view).detach()) == pytest.approx(float(expected.mean()))
+
+
+def test_two_stages_of_the_paper_pretrain(easy):
+    model = small("TELL", variant="paper", end_to_end=False, pretrain_epochs=None, max_epochs=3).fit(easy[0])
+    assert [row["stage"] for row in model.history_] == ["pretrain"] * 3 + ["fit"] * 3
+
+
+@pytest.mark.parametrize("method", ["TELL", "KMeansNet"])
+def test_fixed_codes_are_fixed(method, easy):
+    layers = (
+        torch.nn.Linear(16, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(8, 4),
+    )
+    params = {"encoder": torch.nn.Sequential(*layers), "end_to_end": False, "init": "k-means"}
+    before, after = (small(method, max_epochs=n, **params).fit(easy[0]) for n in (0, 5))
+    assert np.array_equal(before.transform(easy[0]), after.transform(easy[0]))
+    assert not np.array_equal(before.cluster_centers_, after.cluster_centers_)

@@ -250,7 +250,8 @@ class DCSAI(NeuralClusterer):
 
     def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
         if self.encoder == "conv":
-            return PoolConvAutoencoder(shape, self.embed_dim)
+            activation = "sigmoid" if self.variant == "paper" else "linear"
+            return PoolConvAutoencoder(shape, self.embed_dim, code_activation=activation)
         return mlp_or_features(self.encoder, shape, self.embed_dim, hidden_layer_sizes=self.hidden_layer_sizes)
 
     def _head(self, embed_dim: int, recipe: SimpleNamespace) -> InvarianceLayer:

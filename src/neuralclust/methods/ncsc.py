@@ -116,7 +116,7 @@ class NCSC(NeuralClusterer):
     augment : {"digits", "images", "table"}, callable or None, default=None
         Random views, see :mod:`neuralclust.augment`: by name, or any function from a batch of scaled rows to a batch of
         the same shape, which is not saved with the model. The autoencoder learns the views; the
-        classifier compares rows with views.
+        classifier compares rows with views (repaired; the paper's has none).
     u, l : float, default=None
         Pairs with A_s above u both ways are positive; with A_s below 0.05 and A_c below l, negative. None: 0.9 and 0.5
         (repaired); 0.1 one way, and 0.7 in the first epoch, 0.9 after (paper, where pairs with A_c below l teach A_s).

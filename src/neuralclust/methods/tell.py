@@ -27,14 +27,21 @@ from neuralclust.schedules import joint_rate
 from neuralclust.training import Terms, Update, cosine_rate, make_optimizer, trainable
 
 
-def released_loss(layer: TELLLayer, z: Tensor, weight: float | Tensor = 0.01) -> Tensor:
+def released_loss(layer: TELLLayer, z: Tensor, weight: float | Tensor = 0.01, view: Tensor | None = None) -> Tensor:
     """L_clu as the authors' code computes it: a mean over all b x k entries of ``2 alpha - delta_ij s_ij``.
 
     It equals ``2 weight - (2 weight / k) mean_i cos(z_i, c_i)``: of the k entries of a row only one counts. The
-    losses in Tables S1 and S2 of the paper are this number; its floor is ``2 weight (1 - 1 / k)``.
+    losses in Tables S1 and S2 of the paper are this number; its floor is ``2 weight (1 - 1 / k)``. Codes of a view of
+    the rows, if given, are pulled to the centres that the rows chose.
     """
-    s = nn.functional.linear(nn.functional.normalize(z, dim=1), layer.weight)  # (b, k), alpha times 2 cos
-    return weight / layer.alpha * (2 * layer.alpha - hard_assignment(s) * s).mean()
+    chosen = hard_assignment(_scores(layer, z))
+    s = _scores(layer, z if view is None else view)
+    return weight / layer.alpha * (2 * layer.alpha - chosen * s).mean()
+
+
+def _scores(layer: TELLLayer, z: Tensor) -> Tensor:
+    """``(b, k)``: alpha times 2 cos."""
+    return nn.functional.linear(nn.functional.normalize(z, dim=1), layer.weight)
 
 
 class TELL(NeuralClusterer):
@@ -63,7 +70,8 @@ class TELL(NeuralClusterer):
     max_epochs : int, default=None
         Epochs of joint training. None: enough for 2,000 steps, 20 to 60 (repaired), 3000 (paper).
     pretrain_epochs : int, default=None
-        Epochs of the autoencoder alone before. None: enough for 4,000 steps, 40 to 150 (repaired), 0 (paper).
+        Epochs of the autoencoder alone before. None: enough for 4,000 steps, 40 to 150 (repaired), 0 (paper; as many as
+        ``max_epochs`` with ``end_to_end=False``).
     batch_size : int, default=None
         Rows in a step. None: 256, fewer for less than about 4,000 rows (repaired), 256 (paper).
     lr : float, default=None
@@ -250,6 +258,12 @@ class TELL(NeuralClusterer):
         self.precision = precision
         self.random_state = random_state
 
+    def _recipe(self, n_samples: int) -> SimpleNamespace:
+        recipe = super()._recipe(n_samples)
+        if self.variant == "paper" and not self.end_to_end and self.pretrain_epochs is None:
+            recipe.pretrain_epochs = recipe.max_epochs  # the codes of a network that has learned nothing tell nothing
+        return recipe
+
     def _autoencoder(self, shape: tuple[int, ...], recipe: SimpleNamespace) -> Autoencoder:
         if self.encoder == "conv":
             return ConvAutoencoder(shape, self.embed_dim)
@@ -287,12 +301,11 @@ class TELL(NeuralClusterer):
         weight = self._weight("clustering_weight", module)
         rec = reconstruction_loss(x, module.decode(z))  # Eq. 14, as a mean
         clu = module.head.loss(*codes)
-        pull = weight * clu if self.variant == "repaired" else released_loss(module.head, codes[-1], weight)
+        pull = weight * clu if self.variant == "repaired" else released_loss(module.head, codes[0], weight, *codes[1:])
         return {"loss": rec + pull, "rec": rec, "clu": clu}
 
     def _centers_only(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        with torch.no_grad():
-            z = module.encode(x)
+        z = self._fixed_codes(module, x)
         clu = module.head.loss(z) if self.variant == "repaired" else released_loss(module.head, z)
         return {"loss": clu, "clu": clu}
 

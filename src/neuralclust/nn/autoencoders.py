@@ -322,7 +322,9 @@ def mlp_or_features(encoder: Any, shape: tuple[int, ...], embed_dim: int, **opti
     return MLPAutoencoder(shape, embed_dim, **options)
 
 
-def adapt_encoder(encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: Sequence[int]) -> Autoencoder:
+def adapt_encoder(
+    encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: Sequence[int], *, output_activation: str = "sigmoid"
+) -> Autoencoder:
     """A private copy of a user's network as an :class:`Autoencoder`.
 
     An :class:`Autoencoder` is taken as it is. Any other module is an encoder; it is given a fully connected
@@ -352,8 +354,10 @@ def adapt_encoder(encoder: nn.Module, shape: Sequence[int], hidden_layer_sizes: 
         _check_decoder(encoder, probe, z)
         return encoder
     embed_dim = z.shape[1]
-    decoder = MLPAutoencoder(shape, embed_dim, hidden_layer_sizes=hidden_layer_sizes).decoder
-    return Autoencoder(encoder, decoder, embed_dim=embed_dim)
+    mirror = MLPAutoencoder(
+        shape, embed_dim, hidden_layer_sizes=hidden_layer_sizes, output_activation=output_activation
+    )
+    return Autoencoder(encoder, mirror.decoder, embed_dim=embed_dim)
 
 
 @torch.no_grad()

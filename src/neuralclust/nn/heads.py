@@ -325,7 +325,7 @@ class KMeansNetLayer(Centroids):
 
     def nearest(self, z: Tensor) -> Tensor:
         """Index of the nearest recovered centre ``(b,)``: the same as :meth:`predict` while ``b`` is coupled."""
-        return squared_euclidean(F.normalize(z, dim=1), self.centers).argmin(dim=1)
+        return squared_euclidean(F.normalize(self._codes(z).double(), dim=1), self.centers.double()).argmin(dim=1)
 
     def loss(self, z: Tensor, *views: Tensor) -> Tensor:
         """Eq. 7, as a mean over the rows instead of a sum; if balanced, plus the cross-entropy.
