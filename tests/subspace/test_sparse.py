@@ -289,3 +289,20 @@ def test_close_rows_in_float32_are_solved():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ssc(X)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "solver",
+    [ssc, elastic_net, ssc_omp, lambda X: ssc(X, affine=True), lambda X: kernel_ssc(X @ X.T)],
+    ids=["ssc", "elastic_net", "ssc_omp", "affine", "kernel_ssc"],
+)
+def test_rounding_is_no_correlation(solver, dtype):
+    rng = np.random.default_rng(0)
+    X = np.zeros((17, 18))
+    X[:8, :8], X[8:16, 8:16], X[16, 17] = rng.normal(size=(8, 8)), rng.normal(size=(8, 8)), 1  # the last row is alone
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    turned = X @ np.linalg.qr(rng.normal(size=(18, 18)))[0]  # products of 0 are now some 1e-17
+    C, D = (solver(x.astype(dtype)).toarray() for x in (X, turned))
+    assert np.count_nonzero(np.abs(D) > 1e-6) == np.count_nonzero(np.abs(C) > 1e-6)
+    assert np.allclose(C, D, atol=1e-9 if dtype is np.float64 else 1e-3)

@@ -6,6 +6,7 @@ of n x n entries is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -24,6 +25,7 @@ _THREADS = 8  # at most, each with a block
 _SUPPORT = 64  # others that a row starts with
 _SWEEPS = 20  # of coordinate descent, which find most of a support
 _TOGETHER = 30  # steps in which several may join a support
+_ROUNDING = 10  # how far the product of orthogonal rows is from 0, in units of what rounding leaves as a rule
 _STEPS = 4  # joining or leaving, for each of the support, before a problem counts as not solved
 
 
@@ -32,6 +34,8 @@ class Dictionary(Protocol):
 
     n: int
     dtype: np.dtype
+    lengths: np.ndarray  # (n,) of the rows
+    rounding: float  # share of two rows' lengths that a product may be off
 
     def rows(self, block: slice) -> np.ndarray:
         """Products (b, n) of a block's rows with all rows."""
@@ -48,6 +52,7 @@ class Rows:
 
     def __init__(self, X: np.ndarray):
         self.X, self.n, self.dtype = X, len(X), X.dtype
+        self.lengths, self.rounding = np.linalg.norm(X, axis=1), rounding(X.dtype, X.shape[1])
 
     def rows(self, block: slice) -> np.ndarray:
         return self.X[block] @ self.X.T
@@ -64,8 +69,9 @@ class Rows:
 class Kernel:
     """Rows known by a kernel alone."""
 
-    def __init__(self, K: np.ndarray):
+    def __init__(self, K: np.ndarray, made_in: np.dtype):
         self.K, self.n, self.dtype = K, len(K), K.dtype
+        self.lengths, self.rounding = np.sqrt(np.maximum(np.diagonal(K), 0)), rounding(made_in, len(K))
 
     def rows(self, block: slice) -> np.ndarray:
         return self.K[block].copy()
@@ -86,10 +92,25 @@ def blocks(dictionary: Dictionary) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def no_self(products: np.ndarray, block: slice) -> None:
-    """Products of a block's rows with themselves set to 0."""
+def rounding(dtype: np.dtype, d: int) -> float:
+    """Share of two rows' lengths up to which their product of ``d`` terms means nothing."""
+    return _ROUNDING * math.sqrt(d) * float(np.finfo(dtype).eps)
+
+
+def other_products(dictionary: Dictionary, block: slice) -> np.ndarray:
+    """Products (b, n) of a block's rows with all others, 0 for themselves.
+
+    A row that is orthogonal to all others has nothing but rounding here, which no weight may call a correlation: it
+    gets zeros.
+    """
+    products = dictionary.rows(block)
     rows = np.arange(len(products))
     products[rows, block.start + rows] = 0
+    lengths, least = dictionary.lengths, dictionary.rounding * dictionary.lengths[block]
+    doubtful = np.flatnonzero(np.abs(products).max(axis=1) <= least * lengths.max())
+    nothing = np.abs(products[doubtful]) <= least[doubtful, None] * lengths
+    products[doubtful[nothing.all(axis=1)]] = 0
+    return products
 
 
 Progress = Callable[[float], object]
@@ -133,8 +154,7 @@ def _block(
 ) -> tuple[sp.csr_array, set[int]]:
     """Coefficients of a block of rows, and which rows were not solved."""
     n, dtype, failed = dictionary.n, dictionary.dtype, set()
-    b = dictionary.rows(block)
-    no_self(b, block)
+    b = other_products(dictionary, block)
     most = np.abs(b).max(axis=1).astype(np.float64)
     l1, l2 = penalties(most)
     slack = max(tol, 10 * float(np.finfo(dtype).eps)) * np.maximum(most, l1)

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
-from neuralclust.subspace.active_set import Progress
+from neuralclust.subspace.active_set import Progress, rounding
 from neuralclust.subspace.checks import check_rows
 
 _BLOCK_BYTES = 2**26  # of the rows that a block has chosen
@@ -71,11 +71,13 @@ def _pursuit(X: np.ndarray, block: slice, n_nonzero: int, tol: float) -> sp.csr_
     lengths = np.linalg.norm(x, axis=1)
     support = np.zeros((b, 0), dtype=np.int64)
     c, left = np.zeros((b, 0)), x
+    least = rounding(X.dtype, X.shape[1]) * lengths  # what is below has nothing in common
     done = lengths == 0
     for _ in range(n_nonzero):
         if done.all():
             break
-        new = _most_correlated(left, X, support, block)
+        new, most = _most_correlated(left, X, support, block)
+        done |= most <= least * np.linalg.norm(X[new], axis=1)
         # A row that is done takes what it will not use.
         support = np.hstack([support, new[:, None]])
         some = X[support].astype(np.float64)
@@ -90,8 +92,10 @@ def _pursuit(X: np.ndarray, block: slice, n_nonzero: int, tol: float) -> sp.csr_
     return sp.csr_array((c[i, j].astype(X.dtype), (rows[i], support[i, j])), shape=(b, len(X)))
 
 
-def _most_correlated(left: np.ndarray, X: np.ndarray, support: np.ndarray, block: slice) -> np.ndarray:
-    """The row of X, not itself nor in the support, whose product with what is left is largest."""
+def _most_correlated(
+    left: np.ndarray, X: np.ndarray, support: np.ndarray, block: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """The row of X, not itself nor in the support, whose product with what is left is largest, and that product."""
     best, where = np.full(len(left), -1.0), np.zeros(len(left), dtype=np.int64)
     taken = np.hstack([support, block.start + np.arange(len(left))[:, None]])
     for start in range(0, len(X), _COLUMNS):
@@ -102,4 +106,4 @@ def _most_correlated(left: np.ndarray, X: np.ndarray, support: np.ndarray, block
         most = products[np.arange(len(left)), at]
         better = most > best
         best[better], where[better] = most[better], start + at[better]
-    return where
+    return where, best

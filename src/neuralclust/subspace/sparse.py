@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from neuralclust._warn import warn
-from neuralclust.subspace.active_set import Dictionary, Kernel, Progress, Rows, active_set, blocks, no_self
+from neuralclust.subspace.active_set import Dictionary, Kernel, Progress, Rows, active_set, blocks, other_products
 from neuralclust.subspace.checks import check_kernel, check_positive, check_rows
 
 
@@ -180,12 +180,13 @@ def kernel_ssc(
     >>> bool(abs(kernel_ssc(X @ X.T) - ssc(X)).max() < 1e-6)
     True
     """
+    made_in = np.dtype(np.float32 if getattr(K, "dtype", None) == np.float32 else np.float64)
     K = check_kernel(K)
     check_positive(alpha=alpha)
-    least = _least_largest(Kernel(K))
+    least = _least_largest(Kernel(K, made_in))
     if not math.isfinite(least):
         return sp.csr_array(K.shape, dtype=K.dtype)
-    return _lasso(Kernel(K), alpha / least, tol, on_progress)
+    return _lasso(Kernel(K, made_in), alpha / least, tol, on_progress)
 
 
 def _lasso(dictionary: Dictionary, weight: float, tol: float, on_progress: Progress | None) -> sp.csr_array:
@@ -201,9 +202,7 @@ def _least_largest(dictionary: Dictionary) -> float:
     """``min_i max_j |x_i . x_j|`` over the other rows; infinite if no two have anything in common."""
     least = np.inf
     for block in blocks(dictionary):
-        products = np.abs(dictionary.rows(block))
-        no_self(products, block)
-        most = products.max(axis=1)
+        most = np.abs(other_products(dictionary, block)).max(axis=1)
         least = min(least, float(most[most > 0].min(initial=np.inf)))
     return least
 
