@@ -5,11 +5,14 @@ import pytest
 import scipy.sparse as sp
 import torch
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 
+from neuralclust import spectral
 from neuralclust.functional import knn_graph
 from neuralclust.kmeans import fit_kmeans, initial_centers
 from neuralclust.spectral import (
+    as_scipy,
     balanced_cut,
     normalized_cut,
     smallest_eigenvectors,
@@ -171,3 +174,36 @@ def test_cuts_of_whole_weights_do_not_overflow(dtype):
     graph[0, 599] = graph[599, 0] = 1
     labels = np.repeat([0, 1, 0], [300, 200, 100])
     assert normalized_cut(graph.astype(dtype), labels, 2) == pytest.approx(normalized_cut(graph, labels, 2))
+
+
+def rings(n):
+    """Two rings in a plane: many eigenvalues of their graph nearly meet."""
+    rng = np.random.default_rng(0)
+    angle, y = rng.uniform(0, 2 * np.pi, n), rng.integers(2, size=n)
+    X = (1 + y)[:, None] * np.c_[np.cos(angle), np.sin(angle)] + rng.normal(size=(n, 2), scale=0.03)
+    return as_scipy(knn_graph(torch.from_numpy(X), 10)), y
+
+
+def test_long_thin_parts():
+    graph, y = rings(1500)
+    half = sp.diags_array(1 / np.sqrt(graph.sum(axis=1)))
+    vectors = smallest_eigenvectors(graph, 4)
+    _, expected = np.linalg.eigh((half @ graph @ half).toarray())
+    assert np.linalg.svd(vectors.T @ expected[:, -4:], compute_uv=False).min() > 1 - 1e-8
+    assert adjusted_rand_score(y, spectral_partition(graph, 2, n_init=1)[0]) == 1
+
+
+def test_eigenvectors_that_are_not_accurate_are_told(monkeypatch):
+    graph, _ = rings(1500)
+    monkeypatch.setattr(spectral, "_nearly_inverse", lambda graph: None)
+    with pytest.warns(ConvergenceWarning, match="4 eigenvectors of a graph of 1500 rows are not accurate"):
+        smallest_eigenvectors(graph, 4)
+
+
+def test_factors_that_fail(monkeypatch):
+    def singular(*_, **__):
+        raise RuntimeError("Factor is exactly singular")
+
+    monkeypatch.setattr(spectral, "spilu", singular)
+    with pytest.warns(ConvergenceWarning, match="not accurate"):
+        smallest_eigenvectors(rings(1500)[0], 4)

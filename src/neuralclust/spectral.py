@@ -10,15 +10,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.linalg import eigh
-from scipy.sparse.linalg import lobpcg
+from scipy.sparse.linalg import LinearOperator, lobpcg, spilu
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_array
 from torch import Tensor
 
+from neuralclust._warn import warn
 from neuralclust.functional.graph import knn_graph
 from neuralclust.kmeans import fit_kmeans, initial_centers
 
 _DENSE = 500  # rows up to which all eigenvectors are computed at once
+_TOL = 1e-5  # of eigenvectors
 _PATIENCE = 10  # starts without a smaller cut
 _NEIGHBORS = 10
 GRAPH_ROWS = 10_000  # rows of a graph that gives first clusters
@@ -56,7 +58,7 @@ def smallest_eigenvectors(graph: Any, n_components: int, seed: int = 0) -> np.nd
         dense = graph.toarray() if sp.issparse(graph) else np.asarray(graph, dtype=np.float64)
         return leading_eigenvectors(half[:, None] * dense * half, n_components)
     scaled = sp.diags_array(half) @ graph @ sp.diags_array(half) if sp.issparse(graph) else half[:, None] * graph * half
-    return leading_eigenvectors(scaled, n_components, seed)
+    return leading_eigenvectors(scaled, n_components, seed, scaled if sp.issparse(graph) else None)
 
 
 def all_at_once(n: int, n_components: int) -> bool:
@@ -64,10 +66,11 @@ def all_at_once(n: int, n_components: int) -> bool:
     return n <= _DENSE or 5 * n_components >= n
 
 
-def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0) -> np.ndarray:
+def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0, graph: Any = None) -> np.ndarray:
     """Eigenvectors of a symmetric matrix with the largest eigenvalues, largest first; by LOBPCG if it is large.
 
-    Small ones, by :func:`all_at_once`, are dense arrays.
+    Small ones, by :func:`all_at_once`, are dense arrays. ``graph``, sparse, of eigenvalues up to 1 and close to the
+    matrix or part of it, helps where many eigenvalues nearly meet, as along rings and spirals.
     """
     n = operator.shape[0]
     if all_at_once(n, n_components):
@@ -78,9 +81,39 @@ def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0) -> np.
         return found[:, ::-1].copy()
     # All at once: separate parts share an eigenvalue, of which a method that finds one after the other misses some.
     start = np.random.default_rng(seed).standard_normal((n, n_components))
+    values, vectors = _lobpcg(operator, start, _TOL)
+    if not _told_apart(operator, values, vectors):
+        values, vectors = _lobpcg(operator, vectors, 1e-8, _nearly_inverse(graph))
+        if not _told_apart(operator, values, vectors):
+            warn(
+                f"The first {n_components} eigenvectors of a graph of {n} rows are not accurate: its parts hang "
+                f"together by next to nothing. Clusters may be cut elsewhere; more neighbours help."
+            )
+    return vectors
+
+
+def _lobpcg(operator: Any, start: np.ndarray, tol: float, inverse: Any = None) -> tuple[np.ndarray, np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # near enough for k-means, if not to the last digit
-        return lobpcg(operator, start, largest=True, tol=1e-5, maxiter=200)[1]
+        return lobpcg(operator, start, M=inverse, largest=True, tol=tol, maxiter=200)
+
+
+def _told_apart(operator: Any, values: np.ndarray, vectors: np.ndarray) -> bool:
+    """Whether what is left of each eigenvector's equation is small beside its distance to the largest eigenvalue."""
+    left = np.linalg.norm(operator @ vectors - vectors * values, axis=0)
+    return bool((left <= np.maximum(10 * _TOL, 0.1 * (values.max() - values))).all())
+
+
+def _nearly_inverse(graph: Any) -> LinearOperator | None:
+    """Incomplete factors of a graph's Laplacian, a little above singular, of some five times its entries."""
+    if graph is None:
+        return None
+    n = graph.shape[0]
+    try:
+        solve = spilu(sp.csc_array((1 + _TOL) * sp.eye_array(n) - graph), drop_tol=1e-5, fill_factor=5).solve
+    except RuntimeError:  # a pivot of 0
+        return None
+    return LinearOperator((n, n), matvec=solve, matmat=solve, dtype=np.float64)
 
 
 def normalized_cut(graph: Any, labels: np.ndarray, n_clusters: int) -> float:

@@ -220,4 +220,5 @@ def _embedding(
     if all_at_once(n, k):
         dense = product(np.eye(n))
         return leading_eigenvectors((dense + dense.T) / 2, k)
-    return leading_eigenvectors(LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64), k, seed)
+    whole = LinearOperator((n, n), matvec=product, matmat=product, dtype=np.float64)
+    return leading_eigenvectors(whole, k, seed, near)
