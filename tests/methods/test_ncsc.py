@@ -12,7 +12,7 @@ from neuralclust.augment import RandomAffine
 from neuralclust.datasets import make_subspaces
 from neuralclust.functional import class_affinity
 from neuralclust.metrics import clustering_accuracy
-from neuralclust.nn import ClassifierLayer, StrideConvAutoencoder, WideAutoencoder
+from neuralclust.nn import ClassifierLayer, SelfExpression, StrideConvAutoencoder, WideAutoencoder
 from tests.conftest import small
 
 
@@ -81,6 +81,16 @@ def test_paper_steps_in_turn(easy):
     assert set(row) == {"init", "stage", "epoch", "loss", "rec", "subspace", "clu", *shown}
     # at the first batch the collaboration weighs as much as the rest
     assert row["loss"] == pytest.approx(2 * row["subspace"], rel=0.05)
+
+
+def test_the_paper_decodes_what_rows_are_expressed_by(easy, monkeypatch):
+    model = small("NCSC", variant="paper", max_epochs=0).fit(easy[0])
+    module, x = model.module_.eval(), torch.from_numpy(easy[0][:20].copy())
+    decoded, decode = [], module.decode
+    monkeypatch.setattr(module, "decode", lambda z: decoded.append(z) or decode(z))
+    z, *_ = model._subspace(module, x)
+    assert torch.allclose(decoded[0], SelfExpression(ridge=0.2)(z).T @ z, atol=1e-5)
+    assert not torch.allclose(decoded[0], z, atol=1e-2)
 
 
 @pytest.mark.parametrize("encoder", ["mlp", None])

@@ -423,7 +423,7 @@ class NCSC(NeuralClusterer):
         z = module.encode(x)
         layer = SelfExpression(ridge=self._value("ridge"))
         c = layer(z)
-        rec = reconstruction_loss(x, module.decode(z))
+        rec = reconstruction_loss(x, module.decode(c.T @ z))  # ZC, as Section 3.4 (iii) has it, not Z
         subspace = layer.loss(z, c) / layer.ridge + 0.5 * rec * x[0].numel()
         return z, coefficient_affinity(c), {"loss": subspace, "rec": rec, "subspace": subspace}
 
