@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from neuralclust import SSCNet, load
 from neuralclust.datasets import make_subspaces
 from neuralclust.functional import adaptive_weights, captured_fraction, knn_graph, laplacian
-from neuralclust.nn import DLADMM, SpectralLayer
+from neuralclust.nn import DLADMM, EigenvectorLayer, SpectralLayer
 from tests.conftest import small
 
 
@@ -149,6 +149,8 @@ def test_the_printed_loss_has_a_trivial_optimum(subspaces):
     assert float(printed["loss"]) < 1e-2  # a sum over 300 rows
     assert float(repaired["rec"]) > 0.5 * float(x.norm(dim=1).mean()) / 20**0.5
     assert model._reconstruction(module, x, index)["loss"] == repaired["loss"]
+    module.head.loss = lambda z: z.new_zeros(())
+    assert float(model._loss(module, x, index)["loss"]) == pytest.approx(float(printed["loss"]) / 300)  # per row
 
 
 def test_the_printed_eigenvectors_stay_at_their_random_start(easy):
@@ -163,6 +165,13 @@ def test_the_printed_eigenvectors_stay_at_their_random_start(easy):
     assert adjusted_rand_score(y, paper.labels_) < 0.5
     repaired = small("SSCNet", encoder=None).fit(X)
     assert adjusted_rand_score(y, repaired.labels_) > 0.9
+
+
+def test_fewer_anchors_than_a_printed_batch(easy, monkeypatch):
+    monkeypatch.setattr(EigenvectorLayer, "forward", lambda self, y, laplacian: y)
+    model = small("SSCNet", variant="paper", batch_size=60, n_anchors=30, max_epochs=0).fit(easy[0])
+    start = model.module_.head.embedding[:30, :3]
+    assert torch.allclose(start.T @ start, torch.eye(3), atol=1e-6)
 
 
 def test_weights_of_hard_rows_hardly_differ():

@@ -404,7 +404,11 @@ class SSCNet(NeuralClusterer):
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
         """The loss of rows one by one: without Eq. 28, which belongs to a graph."""
-        z, terms = self._coding(module, x)
+        if self.variant == "repaired":
+            z, terms = self._coding(module, x)
+        else:
+            z, sums = self._printed_coding(module, x)
+            terms = {name: value / len(z) for name, value in sums.items()}
         clu = module.head.loss(z)
         return {**terms, "loss": terms["loss"] + self.clustering_weight * clu, "clu": clu}
 
@@ -503,7 +507,9 @@ class SSCNet(NeuralClusterer):
     ) -> tuple[Tensor, Tensor]:
         """Eigenvectors of the batch's own graph, from the start that all batches share, and Eq. 28."""
         lap = laplacian(knn_graph(z, recipe.n_neighbors, recipe.bandwidth), normalized=False)
-        y = recipe.memory["start"][: len(z)].to(z.device)
+        y = recipe.memory["start"].to(z.device)
+        if len(z) < len(y):  # fewer anchors than a batch has rows
+            y = torch.linalg.qr(y[: len(z)])[0]
         for layer in module.head.layers:
             y = layer(y, lap)
         return F.pad(y, (0, self.n_clusters)), (y * multiply(lap, y)).sum()
