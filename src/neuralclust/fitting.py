@@ -422,6 +422,9 @@ class FitProcedure(BaseEstimator):
         views = resolve_augmentation(getattr(self, "augment", None))
         if views is None or not module.training:
             return x
+        centered = module.mean.ndim > 0  # views are of rows in 0 to 1, black at 0, even where the mean row is taken off
+        if centered:
+            x = x + module.mean.to(x)
         y = getattr(views, stage)(x.clone() if callable(self.augment) else x)  # the user's may work in place
         if not isinstance(y, Tensor) or y.shape != x.shape:
             got = f"a tensor of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
@@ -429,7 +432,7 @@ class FitProcedure(BaseEstimator):
                 f"augment={self.augment!r} returned {got} for a batch of shape {tuple(x.shape)}; it must return a "
                 f"tensor of the same shape."
             )
-        return y.to(x.dtype)
+        return (y - module.mean if centered else y).to(x.dtype)
 
     def _encode_views(self, module: ClusterModule, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """What is to be reconstructed, its codes, and the codes that the clustering loss sees: the clean rows first.

@@ -201,8 +201,8 @@ def _restore(estimator: Any, path: Path, config: dict[str, Any]) -> Any:
             torch.device("meta"),
         ):  # shapes only: a hostile size cannot fill the memory before it is compared
             module = estimator._build(shape, recipe)
-    for name in ("shift", "scale"):
-        if tensors[name].shape == shape:  # a row, in place of one number
+    for name in ("shift", "scale", "mean"):
+        if name in tensors and tensors[name].shape == shape:  # a row, in place of one number
             setattr(module, name, tensors[name].to(getattr(module, name).dtype))
     expected = {name: (tuple(v.shape), v.dtype) for name, v in state_of(module).items()}
     found = {name: (tuple(v.shape), v.dtype) for name, v in tensors.items()}

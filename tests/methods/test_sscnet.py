@@ -174,6 +174,25 @@ def test_fewer_anchors_than_a_printed_batch(easy, monkeypatch):
     assert torch.allclose(start.T @ start, torch.eye(3), atol=1e-6)
 
 
+def test_views_are_of_rows_with_their_mean():
+    """Colours are shifted and cut in 0 to 1, also where the network sees photographs without their mean."""
+    X = np.random.default_rng(0).normal(0.7, 0.08, size=(60, 20)).clip(0, 1).astype("float32")
+    seen = []
+
+    def brighter(x):
+        seen.append(x.clone())
+        return x.add_(0.1)
+
+    model = small("SSCNet", augment=brighter, max_epochs=1, pretrain_epochs=1).fit(X)
+    module = model.module_.train()
+    assert module.shift.shape == (20,)
+    rows = torch.cat(seen)
+    assert -1e-6 < float(rows.min()) < 0.1
+    assert 0.9 < float(rows.max()) < 1 + 1e-6
+    x = module.prepare(torch.from_numpy(X))
+    assert torch.allclose(model._view(module, x), x + 0.1, atol=1e-6)
+
+
 def test_weights_of_hard_rows_hardly_differ():
     norms = torch.rand(256, generator=torch.Generator().manual_seed(0))
     w = adaptive_weights(norms)
@@ -242,7 +261,7 @@ def test_codes_longer_than_rows_pay_for_their_entries(easy, images):
 
 def test_a_saved_mean_of_another_shape_is_refused(easy, tmp_path):
     model = small("SSCNet", max_epochs=0).fit(easy[0] + 10 * np.abs(easy[0]).max())
-    model.module_.center_(model.module_.shift[:3])
+    model.module_.shift = model.module_.shift[:3]
     model.save(tmp_path / "model")
     with pytest.raises(ValueError, match="first 'shift'"):
         load(tmp_path / "model")

@@ -32,6 +32,8 @@ class ClusterModule(nn.Module):
     ----------
     shift, scale : Tensor of shape (), or of the shape of a row
         ``prepare`` maps x to ``(x - shift) * scale``; float64, so that an offset far from zero costs no digits.
+    mean : Tensor of shape () or of the shape of a row
+        What ``prepare`` takes off rows scaled to 0 to 1; 0 as a rule.
     variance : Tensor of shape ()
         Mean variance of the scaled columns.
     """
@@ -40,6 +42,7 @@ class ClusterModule(nn.Module):
     head: Any  # a layer of heads.py, or anything that has what these have
     shift: Tensor
     scale: Tensor
+    mean: Tensor
     variance: Tensor
 
     def __init__(self, autoencoder: Autoencoder, head: nn.Module, shape: tuple[int, ...]):
@@ -50,6 +53,7 @@ class ClusterModule(nn.Module):
         self.shape = tuple(shape)
         self.register_buffer("shift", torch.zeros((), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
 
     def set_range_(self, low: float, high: float, rows: Any = None, columns: Any = None) -> None:
@@ -67,11 +71,12 @@ class ClusterModule(nn.Module):
             self.variance.copy_(scaled.var(dim=0, correction=0).mean())
 
     def center_(self, row: Tensor) -> None:
-        """Shift by a row, in the data's units, in place of one number."""
-        self.shift = row.to(self.shift).clone()
+        """Take off a mean row, in the data's units, as well."""
+        row = row.to(self.shift)
+        self.mean, self.shift = (row - self.shift) * self.scale, row.clone()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        for name in ("shift", "scale"):  # one number, or a row
+        for name in ("shift", "scale", "mean"):  # one number, or a row
             if (saved := state_dict.get(prefix + name)) is not None:
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
