@@ -270,6 +270,17 @@ def test_no_array_of_n_squared(solver):
     assert peak < 8 * n**2 / 2
 
 
+def test_no_array_of_all_rows_of_all_supports():
+    """Long rows that most others explain: together 240 MiB in float64."""
+    X = np.random.default_rng(0).normal(size=(64, 8000))
+    tracemalloc.start()
+    C = elastic_net(X, l1_ratio=0.05)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert C.nnz > 3500
+    assert peak < 150 * 2**20
+
+
 @pytest.mark.parametrize("solver", [ssc, elastic_net, ssc_omp, lambda X: kernel_ssc(X)])
 def test_rows_are_checked(solver):
     with pytest.raises(ValueError, match="contains NaN"):

@@ -7,7 +7,7 @@ of n x n entries is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from neuralclust._warn import warn
 
 _BLOCK_BYTES = 2**27  # of the products of a block of rows with all rows
-_GRAM_BYTES = 2**26  # of the Gram matrices of the supports solved together
+_GRAM_BYTES = 2**26  # of the Gram matrices of the supports solved together, and of the rows of supports
 _ROWS = 256  # of a block
 _THREADS = 8  # at most, each with a block
 _SUPPORT = 64  # others that a row starts with
@@ -57,12 +57,24 @@ class Rows:
     def rows(self, block: slice) -> np.ndarray:
         return self.X[block] @ self.X.T
 
+    def _parts(self, support: np.ndarray) -> Iterator[slice]:
+        """A few supports at a time, whose rows fit into memory."""
+        b, s = support.shape
+        size = max(1, _GRAM_BYTES // (8 * max(1, s) * self.X.shape[1]))
+        return (slice(i, i + size) for i in range(0, b, size))
+
     def gram(self, support: np.ndarray) -> np.ndarray:
-        some = self.X[support].astype(np.float64)  # of close rows rounding leaves no positive matrix
-        return some @ some.transpose(0, 2, 1)
+        products = np.empty((*support.shape, support.shape[1]))
+        for part in self._parts(support):
+            # In float64: of close rows rounding leaves no positive matrix.
+            some = self.X[support[part]].astype(np.float64, copy=False)
+            products[part] = some @ some.transpose(0, 2, 1)
+        return products
 
     def explained(self, support: np.ndarray, c: np.ndarray) -> np.ndarray:
-        combined = (c.astype(self.X.dtype)[:, None] @ self.X[support])[:, 0]
+        combined = np.empty((len(c), self.X.shape[1]), self.X.dtype)
+        for part in self._parts(support):
+            combined[part] = (c[part].astype(self.X.dtype)[:, None] @ self.X[support[part]])[:, 0]
         return combined @ self.X.T
 
 
