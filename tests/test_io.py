@@ -120,6 +120,21 @@ def test_unfitted(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_former_model_stays_until_the_new_one_is_on_the_disk(tmp_path, easy, monkeypatch):
+    path = tmp_path / "model"
+    small("AEKMeans", encoder=None).fit(easy[0]).save(path)
+    before = (path / "config.json").read_text()
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        small("AEKMeans", encoder=None, random_state=1).fit(easy[0]).save(path)
+    assert (path / "config.json").read_text() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
 def test_foreign_folder_is_left_alone(tmp_path, easy):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "only-copy.txt").write_text("precious")

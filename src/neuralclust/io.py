@@ -95,6 +95,9 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         config = _describe(estimator)
         config["sha256"] = _digest(new / TENSORS, config)
         (new / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        for part in (TENSORS, CONFIG):  # on the disk before the former model goes
+            with (new / part).open("rb+") as file:
+                os.fsync(file.fileno())
         if path.exists():
             path.rename(old)
         new.rename(path)
