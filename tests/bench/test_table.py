@@ -8,7 +8,7 @@ import pytest
 
 from neuralclust import registry
 from neuralclust.bench import Results, plan, plot, table
-from neuralclust.bench.claims import claims
+from neuralclust.bench.claims import claims, published_forms
 from neuralclust.bench.groups import Group, cell, groups
 from neuralclust.bench.owntable import own_document
 from neuralclust.bench.pages import Grid, Heading, Picture, markdown, page
@@ -258,6 +258,19 @@ def test_claims_of_the_papers_are_tested_on_our_rows():
     assert told["gradients to be normalised", "95.16 / 81.08"][-3:] == ["+0.0", "", "not told"]
     assert "of 4, 1 hold here, 1 do not" in next(block for block in claims(found) if isinstance(block, str))
     assert claims(groups(runs, {})) == []
+
+
+def test_published_forms_stand_beside_the_defaults():
+    runs = [r for r in plan() if r.arguments.get("data") == "digits" and r.setting in ("", "as printed")]
+    methods = ("TELL", "NCSC")
+    found = rows_of(
+        [run for run in runs if run.arguments.get("method") in methods],
+        lambda run: 0.9 + run.seed / 100 if not run.setting else 0.3 + run.seed / 20,
+    )
+    *_, grid = published_forms(groups(runs, found))
+    assert [line[0] for line in grid.lines] == list(methods)
+    assert grid.lines[0][1:] == ["digits", "40.0 ± 7.9", "50.0", "92.0 ± 1.6", "+52.0", "< 0.001", "5"]
+    assert published_forms(groups(runs, {})) == []
 
 
 def test_baselines_of_the_papers_are_named_as_ours():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from neuralclust import registry
-from neuralclust.bench.claims import claims
+from neuralclust.bench.claims import claims, published_forms
 from neuralclust.bench.groups import (
     DEFAULTS,
     SCORES,
@@ -121,6 +121,7 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         + " A row names its commit, and is void once the `revision` of its task is raised."
         + (f" † marks rows from before commits were noted ({early} in all)." if early else ""),
         *claims(scored),
+        *published_forms(scored),
         Heading(2, "Overview"),
         "ACC at default settings, raw rows, no augmentation; KMeans with 10 restarts, DCSAI with Euclidean distances. "
         "AEKMeans: k-means on the codes of an autoencoder of its own. In brackets the number of seeds, where it is 1 "
