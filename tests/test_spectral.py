@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from scipy.sparse.linalg import eigsh
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
@@ -191,6 +192,16 @@ def test_long_thin_parts():
     _, expected = np.linalg.eigh((half @ graph @ half).toarray())
     assert np.linalg.svd(vectors.T @ expected[:, -4:], compute_uv=False).min() > 1 - 1e-8
     assert adjusted_rand_score(y, spectral_partition(graph, 2, n_init=1)[0]) == 1
+
+
+def test_wide_parts():
+    """Factors of a graph in a plane are not nearly whole, as those of a ring are."""
+    X = np.random.default_rng(0).uniform(size=(6000, 2)) * [3, 1]
+    graph = as_scipy(knn_graph(torch.from_numpy(X), 10))
+    half = sp.diags_array(1 / np.sqrt(graph.sum(axis=1)))
+    _, expected = eigsh(half @ graph @ half, 4, sigma=1 + 1e-6)
+    vectors = smallest_eigenvectors(graph, 4)
+    assert np.linalg.svd(vectors.T @ expected, compute_uv=False).min() > 1 - 1e-6
 
 
 def test_eigenvectors_that_are_not_accurate_are_told(monkeypatch):

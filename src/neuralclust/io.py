@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,26 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         for part in (TENSORS, CONFIG):  # on the disk before the former model goes
             with (new / part).open("rb+") as file:
                 os.fsync(file.fileno())
+        _settle(new)
         if path.exists():
             path.rename(old)
         new.rename(path)
+        _settle(path.parent)
     finally:
         if old.exists() and not path.exists():
             old.rename(path)
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Entries of a folder on the disk, where the system lets one wait for that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def load(

@@ -270,6 +270,23 @@ def test_no_array_of_n_squared(solver):
     assert peak < 8 * n**2 / 2
 
 
+def test_small_products_of_few_terms_are_no_rounding():
+    """Sparse rows whose cosines are 1e-4: exact in float32, however long the rows."""
+    X = np.zeros((8, 100_000), dtype="float32")
+    X[:, 0] = 0.01
+    X[np.arange(8), 1 + np.arange(8)] = 1
+    for solver in (ssc, elastic_net, ssc_omp):
+        assert solver(X).nnz == solver(X.astype(np.float64)).nnz > 0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_lengths_beyond_float32(noisy):
+    """One huge row makes nothing of the others' products."""
+    rows = noisy[0]
+    X = np.vstack([rows, 1e20 * rows[:1]]).astype("float32")
+    assert (ssc_omp(X)[: len(rows)] != 0).sum(axis=1).min() > 0
+
+
 def test_no_array_of_all_rows_of_all_supports():
     """Long rows that most others explain: together 240 MiB in float64."""
     X = np.random.default_rng(0).normal(size=(64, 8000))
@@ -315,5 +332,6 @@ def test_rounding_is_no_correlation(solver, dtype):
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     turned = X @ np.linalg.qr(rng.normal(size=(18, 18)))[0]  # products of 0 are now some 1e-17
     C, D = (solver(x.astype(dtype)).toarray() for x in (X, turned))
+    assert C[16].any() == D[16].any()
     assert np.count_nonzero(np.abs(D) > 1e-6) == np.count_nonzero(np.abs(C) > 1e-6)
     assert np.allclose(C, D, atol=1e-9 if dtype is np.float64 else 1e-3)

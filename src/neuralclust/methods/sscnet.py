@@ -403,7 +403,7 @@ class SSCNet(NeuralClusterer):
         return self._coding(module, self._view(module, x, "pretrain"))[1]
 
     def _loss(self, module: ClusterModule, x: Tensor, index: Tensor) -> Terms:
-        """The loss of rows one by one: without Eq. 28, which belongs to a graph."""
+        """Without Eq. 28, which belongs to a graph. The printed weights of rows depend on the others of a batch."""
         if self.variant == "repaired":
             z, terms = self._coding(module, x)
         else:

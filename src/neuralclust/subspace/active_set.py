@@ -52,7 +52,7 @@ class Rows:
 
     def __init__(self, X: np.ndarray):
         self.X, self.n, self.dtype = X, len(X), X.dtype
-        self.lengths, self.rounding = np.linalg.norm(X, axis=1), rounding(X.dtype, X.shape[1])
+        self.lengths, self.rounding = lengths_of(X), rounding(X.dtype, most_terms(X))
 
     def rows(self, block: slice) -> np.ndarray:
         return self.X[block] @ self.X.T
@@ -104,9 +104,19 @@ def blocks(dictionary: Dictionary) -> list[slice]:
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
-def rounding(dtype: np.dtype, d: int) -> float:
-    """Share of two rows' lengths up to which their product of ``d`` terms means nothing."""
-    return _ROUNDING * math.sqrt(d) * float(np.finfo(dtype).eps)
+def lengths_of(X: np.ndarray) -> np.ndarray:
+    """Lengths (n,) of rows (n, d) in float64, which holds the squares of float32."""
+    return np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64))
+
+
+def rounding(dtype: np.dtype, terms: int) -> float:
+    """Share of two rows' lengths up to which their product, a sum of so many terms, means nothing."""
+    return _ROUNDING * math.sqrt(terms) * float(np.finfo(dtype).eps)
+
+
+def most_terms(X: np.ndarray) -> int:
+    """Of the product of two rows: zeros do not round."""
+    return int(np.count_nonzero(X, axis=1).max(initial=0))
 
 
 def other_products(dictionary: Dictionary, block: slice) -> np.ndarray:

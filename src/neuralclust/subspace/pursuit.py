@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 import scipy.sparse as sp
 
-from neuralclust.subspace.active_set import Progress, rounding
+from neuralclust.subspace.active_set import Progress, lengths_of, most_terms, rounding
 from neuralclust.subspace.checks import check_rows
 
 _BLOCK_BYTES = 2**26  # of the rows that a block has chosen
@@ -55,29 +55,30 @@ def ssc_omp(
         raise ValueError(f"n_nonzero={n_nonzero!r} must be an integer of at least 1.")
     n, d = X.shape
     n_nonzero = min(n_nonzero, n - 1, d)
+    unit = rounding(X.dtype, most_terms(X))
     size = max(1, min(_ROWS, _BLOCK_BYTES // (8 * d * max(n_nonzero, 1))))
     parts = []
     for start in range(0, n, size):
-        parts.append(_pursuit(X, slice(start, min(start + size, n)), n_nonzero, tol))
+        parts.append(_pursuit(X, slice(start, min(start + size, n)), n_nonzero, tol, unit))
         if on_progress is not None:
             on_progress(min(start + size, n) / n)
     return sp.csr_array(sp.vstack(parts, format="csr"))
 
 
-def _pursuit(X: np.ndarray, block: slice, n_nonzero: int, tol: float) -> sp.csr_array:
+def _pursuit(X: np.ndarray, block: slice, n_nonzero: int, tol: float, unit: float) -> sp.csr_array:
     """A block's rows over all others."""
     x = X[block]
     b, rows = len(x), np.arange(len(x))
     lengths = np.linalg.norm(x, axis=1)
     support = np.zeros((b, 0), dtype=np.int64)
     c, left = np.zeros((b, 0)), x
-    least = rounding(X.dtype, X.shape[1]) * lengths  # what is below has nothing in common
+    least = unit * lengths_of(x)  # what is below has nothing in common
     done = lengths == 0
     for _ in range(n_nonzero):
         if done.all():
             break
         new, most = _most_correlated(left, X, support, block)
-        done |= most <= least * np.linalg.norm(X[new], axis=1)
+        done |= most <= least * lengths_of(X[new])
         # A row that is done takes what it will not use.
         support = np.hstack([support, new[:, None]])
         some = X[support].astype(np.float64)
