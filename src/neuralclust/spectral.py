@@ -58,7 +58,7 @@ def smallest_eigenvectors(graph: Any, n_components: int, seed: int = 0) -> np.nd
         dense = graph.toarray() if sp.issparse(graph) else np.asarray(graph, dtype=np.float64)
         return leading_eigenvectors(half[:, None] * dense * half, n_components)
     scaled = sp.diags_array(half) @ graph @ sp.diags_array(half) if sp.issparse(graph) else half[:, None] * graph * half
-    return leading_eigenvectors(scaled, n_components, seed, scaled if sp.issparse(graph) else None)
+    return leading_eigenvectors(scaled, n_components, seed)
 
 
 def all_at_once(n: int, n_components: int) -> bool:
@@ -69,8 +69,8 @@ def all_at_once(n: int, n_components: int) -> bool:
 def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0, graph: Any = None) -> np.ndarray:
     """Eigenvectors of a symmetric matrix with the largest eigenvalues, largest first; by LOBPCG if it is large.
 
-    Small ones, by :func:`all_at_once`, are dense arrays. ``graph``, sparse, of eigenvalues up to 1 and close to the
-    matrix or part of it, helps where many eigenvalues nearly meet, as along rings and spirals.
+    Small ones, by :func:`all_at_once`, are dense arrays. ``graph``, a sparse part of the matrix, of eigenvalues up to 1
+    (None: the matrix itself, if it is sparse), helps where many eigenvalues nearly meet, as along rings and spirals.
     """
     n = operator.shape[0]
     if all_at_once(n, n_components):
@@ -83,7 +83,7 @@ def leading_eigenvectors(operator: Any, n_components: int, seed: int = 0, graph:
     start = np.random.default_rng(seed).standard_normal((n, n_components))
     values, vectors = _lobpcg(operator, start, _TOL)
     if not _told_apart(operator, values, vectors):
-        inverse = _nearly_inverse(graph)
+        inverse = _nearly_inverse(operator if graph is None else graph)
         values, vectors = _lobpcg(operator, vectors, _TOL if inverse is None else 1e-8, inverse)
         if not _told_apart(operator, values, vectors):
             warn(
@@ -107,7 +107,7 @@ def _told_apart(operator: Any, values: np.ndarray, vectors: np.ndarray) -> bool:
 
 def _nearly_inverse(graph: Any) -> LinearOperator | None:
     """Incomplete symmetric factors of a graph's Laplacian, a little above singular, of up to ten times its entries."""
-    if graph is None:
+    if not sp.issparse(graph):
         return None
     n = graph.shape[0]
     above = sp.csc_array((1 + _TOL) * sp.eye_array(n) - graph)

@@ -52,8 +52,8 @@ def published_forms(found: Sequence[Group]) -> list[Block]:
         Heading(2, "Published forms"),
         'ACC of `variant="paper"` beside the default, `"repaired"`, on the same rows and seeds: what the printed '
         "objectives and starts do on their own. Not the papers' numbers, which come from more rows and thousands of "
-        "epochs; see how many under settings. By loss: the run with the smallest, as TELL's paper chooses; empty where "
-        "no loss is a number any more.",
+        "epochs; see how many under settings. By loss: the run with the smallest; empty where no loss is a "
+        "number any more.",
         Grid(names, lines),
     ]
 

@@ -114,8 +114,9 @@ def document(runs: Sequence[Run], rows: dict[str, Row], pictures: Sequence[Pictu
         "aquatic mammals.",
         Grid(["setting", "what it is"], [[name, text] for name, text in SETTINGS.items()]),
         "GaussianMixture sees float64: in float32 its covariances are often not positive definite; three of its runs "
-        "on 70,000 images left out products by zero, which changes no label, and are not in its times. Remarks: **not "
-        "planned**, no task of this benchmark makes it; **not in the library**, another system of the paper's table. "
+        "on 70,000 images left out products by zero (same labels on MNIST's test images) and are not "
+        "in its times. Remarks: **not planned**, no task of this benchmark makes it; **not in the library**, another "
+        "system of the paper's table. "
         "FuzzyCMeans and TELL's GaussianMixture stand beside ours on codes: k-meansNet's paper says so of the one, and "
         "TELL's, which does not, prints an NMI of 84 on MNIST, which raw rows do not give.",
         f"Machines: {', '.join(where) or 'none yet'}. Times were often taken beside other work."

@@ -119,8 +119,8 @@ def most_terms(X: np.ndarray) -> int:
     return int(np.count_nonzero(X, axis=1).max(initial=0))
 
 
-def other_products(dictionary: Dictionary, block: slice) -> np.ndarray:
-    """Products (b, n) of a block's rows with all others, 0 for themselves.
+def other_products(dictionary: Dictionary, block: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Products (b, n) of a block's rows with all others, 0 for themselves, and the largest size (b,) of each row's.
 
     A row that is orthogonal to all others has nothing but rounding here, which no weight may call a correlation: it
     gets zeros.
@@ -129,10 +129,11 @@ def other_products(dictionary: Dictionary, block: slice) -> np.ndarray:
     rows = np.arange(len(products))
     products[rows, block.start + rows] = 0
     lengths, least = dictionary.lengths, dictionary.rounding * dictionary.lengths[block]
-    doubtful = np.flatnonzero(np.abs(products).max(axis=1) <= least * lengths.max())
-    nothing = np.abs(products[doubtful]) <= least[doubtful, None] * lengths
-    products[doubtful[nothing.all(axis=1)]] = 0
-    return products
+    most = np.abs(products).max(axis=1)
+    doubtful = np.flatnonzero(most <= least * lengths.max())
+    nothing = (np.abs(products[doubtful]) <= least[doubtful, None] * lengths).all(axis=1)
+    products[doubtful[nothing]], most[doubtful[nothing]] = 0, 0
+    return products, most
 
 
 Progress = Callable[[float], object]
@@ -176,8 +177,8 @@ def _block(
 ) -> tuple[sp.csr_array, set[int]]:
     """Coefficients of a block of rows, and which rows were not solved."""
     n, dtype, failed = dictionary.n, dictionary.dtype, set()
-    b = other_products(dictionary, block)
-    most = np.abs(b).max(axis=1).astype(np.float64)
+    b, most = other_products(dictionary, block)
+    most = most.astype(np.float64)
     l1, l2 = penalties(most)
     slack = max(tol, 10 * float(np.finfo(dtype).eps)) * np.maximum(most, l1)
     size = min(_SUPPORT, n - 1)

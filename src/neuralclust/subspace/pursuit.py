@@ -69,10 +69,10 @@ def _pursuit(X: np.ndarray, block: slice, n_nonzero: int, tol: float, unit: floa
     """A block's rows over all others."""
     x = X[block]
     b, rows = len(x), np.arange(len(x))
-    lengths = np.linalg.norm(x, axis=1)
+    lengths = lengths_of(x)
     support = np.zeros((b, 0), dtype=np.int64)
     c, left = np.zeros((b, 0)), x
-    least = unit * lengths_of(x)  # what is below has nothing in common
+    least = unit * lengths  # what is below has nothing in common
     done = lengths == 0
     for _ in range(n_nonzero):
         if done.all():

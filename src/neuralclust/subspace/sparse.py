@@ -134,7 +134,8 @@ def ssc(
         raise ValueError(f"solver={solver!r} must be 'auto', 'active-set' or 'admm'.")
     if solver == "active-set" and not plain:
         raise ValueError("solver='active-set' knows neither affine=True nor outliers. Use solver='auto'.")
-    least = _least_largest(Rows(X))
+    dictionary = Rows(X)
+    least = _least_largest(dictionary)
     if not math.isfinite(least):  # rows without anything in common: only what the constraint asks for
         if not affine or len(X) == 1:
             return sp.csr_array((len(X), len(X)), dtype=X.dtype)
@@ -142,7 +143,7 @@ def ssc(
     weight = alpha / least
     tol = (1e-7 if plain and solver != "admm" else 1e-5) if tol is None else tol
     if plain and solver != "admm":
-        return _lasso(Rows(X), weight, tol, on_progress)
+        return _lasso(dictionary, weight, tol, on_progress)
     lengths = np.sort(np.abs(X).sum(axis=1))
     entry = math.inf if outliers is None else outliers / max(float(lengths[-2:].min()), 1e-300)
     return sp.csr_array(_ssc_admm(X, weight, entry, affine, alpha / 10, tol, max_iter)[0].astype(X.dtype))
@@ -183,10 +184,11 @@ def kernel_ssc(
     made_in = np.dtype(np.float32 if getattr(K, "dtype", None) == np.float32 else np.float64)
     K = check_kernel(K)
     check_positive(alpha=alpha)
-    least = _least_largest(Kernel(K, made_in))
+    dictionary = Kernel(K, made_in)
+    least = _least_largest(dictionary)
     if not math.isfinite(least):
         return sp.csr_array(K.shape, dtype=K.dtype)
-    return _lasso(Kernel(K, made_in), alpha / least, tol, on_progress)
+    return _lasso(dictionary, alpha / least, tol, on_progress)
 
 
 def _lasso(dictionary: Dictionary, weight: float, tol: float, on_progress: Progress | None) -> sp.csr_array:
@@ -202,7 +204,7 @@ def _least_largest(dictionary: Dictionary) -> float:
     """``min_i max_j |x_i . x_j|`` over the other rows; infinite if no two have anything in common."""
     least = np.inf
     for block in blocks(dictionary):
-        most = np.abs(other_products(dictionary, block)).max(axis=1)
+        _, most = other_products(dictionary, block)
         least = min(least, float(most[most > 0].min(initial=np.inf)))
     return least
 
